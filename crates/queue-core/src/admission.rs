@@ -1,0 +1,109 @@
+//! Which of the due rows that a claim has looked at may run.
+
+use crate::claim::{Capacity, ClaimRequest, Scope};
+use crate::names::{QueueName, TaskType};
+use crate::time::Timestamp;
+
+/// Tasks that one claim fails without a run, at most; the rest is left to the next claim or the sweeper.
+pub const ENDED_MAX: usize = 1_000;
+
+/// A due row, as a claim sees it before it takes anything.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// Its queue.
+    pub queue: &'a QueueName,
+    /// Its type.
+    pub task_type: &'a TaskType,
+    /// When its budget is spent.
+    pub deadline_at: Option<Timestamp>,
+    /// Whether its last worker was lost.
+    pub suspect: bool,
+    /// Its payload's size.
+    pub bytes: u64,
+}
+
+/// What to do with a [`Candidate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// Claim it.
+    Run,
+    /// Fail it: its budget is spent.
+    Expire,
+    /// Fail it: its type has no handler here, and this worker was told to fail such tasks.
+    Unregister,
+    /// Leave it to others.
+    Skip,
+    /// Leave it and look no further: nothing more fits.
+    Full,
+}
+
+/// The running account of one claim.
+#[derive(Clone, Debug)]
+pub struct Admission<'a> {
+    scope: &'a Scope,
+    left: Capacity,
+    now: Timestamp,
+    admitted: usize,
+    ended: usize,
+}
+
+impl<'a> Admission<'a> {
+    /// Starts the account of a claim; `now` is the store's clock.
+    #[must_use]
+    pub fn new(request: &'a ClaimRequest, now: Timestamp) -> Self {
+        Self { scope: &request.scope, left: request.capacity.clone(), now, admitted: 0, ended: 0 }
+    }
+
+    /// How many more rows could be admitted.
+    #[must_use]
+    pub const fn room(&self) -> usize {
+        self.left.tasks
+    }
+
+    /// How many more suspects could be admitted.
+    #[must_use]
+    pub fn suspect_room(&self) -> usize {
+        self.left.suspects.min(self.left.tasks)
+    }
+
+    /// Judges one due row and, when it runs, takes it off the account.
+    pub fn admit(&mut self, candidate: &Candidate<'_>) -> Verdict {
+        let served = self.scope.serves(candidate.queue, candidate.task_type);
+        let unregistered = !served
+            && self.scope.queues.contains(candidate.queue)
+            && self.scope.fail_unregistered.contains(candidate.queue);
+        if !served && !unregistered {
+            return Verdict::Skip;
+        }
+        if candidate.deadline_at.is_some_and(|deadline| deadline <= self.now) {
+            return self.end(Verdict::Expire);
+        }
+        if unregistered {
+            return self.end(Verdict::Unregister);
+        }
+        if self.left.tasks == 0 || (self.admitted > 0 && candidate.bytes > self.left.bytes) {
+            return Verdict::Full;
+        }
+        let of_type = self.left.per_type.iter_mut().find(|(name, _)| name == candidate.task_type).map(|(_, left)| left);
+        if of_type.as_ref().is_some_and(|left| **left == 0) || (candidate.suspect && self.left.suspects == 0) {
+            return Verdict::Skip;
+        }
+        if let Some(left) = of_type {
+            *left -= 1;
+        }
+        self.left.suspects -= usize::from(candidate.suspect);
+        self.left.tasks -= 1;
+        self.left.bytes = self.left.bytes.saturating_sub(candidate.bytes);
+        self.admitted += 1;
+        Verdict::Run
+    }
+
+    fn end(&mut self, verdict: Verdict) -> Verdict {
+        if self.ended == ENDED_MAX {
+            return Verdict::Skip;
+        }
+        self.ended += 1;
+        verdict
+    }
+}

@@ -1,0 +1,75 @@
+//! Points in time, as the store's clock tells them.
+
+use std::time::Duration;
+
+/// A point in time: microseconds since the Unix epoch, UTC.
+///
+/// Microseconds are what every supported database keeps exactly, so a round trip through a store changes nothing.
+/// Arithmetic saturates: no clock, however wrong, makes it overflow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// The Unix epoch.
+    pub const EPOCH: Self = Self(0);
+    /// The latest point in time that can be told.
+    pub const MAX: Self = Self(i64::MAX);
+
+    /// The point `micros` microseconds after the Unix epoch (before it when negative).
+    #[must_use]
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the Unix epoch.
+    #[must_use]
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// This point moved into the future, at most to [`Timestamp::MAX`]. Parts of a microsecond are cut off.
+    #[must_use]
+    pub fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(micros(duration)))
+    }
+
+    /// This point moved into the past. Parts of a microsecond are cut off.
+    #[must_use]
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(micros(duration)))
+    }
+
+    /// How long after `earlier` this point is; zero when it is not after it.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        let micros = i128::from(self.0) - i128::from(earlier.0);
+        u64::try_from(micros).map_or(Duration::ZERO, Duration::from_micros)
+    }
+}
+
+/// A duration in whole microseconds, saturating: how stores keep durations.
+#[must_use]
+pub fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arithmetic_saturates_at_both_ends() {
+        assert_eq!(Timestamp::MAX.after(Duration::MAX), Timestamp::MAX);
+        let first = Timestamp::from_micros(i64::MIN);
+        assert_eq!(first.before(Duration::from_secs(1)), first);
+        assert_eq!(Timestamp::MAX.since(first), Duration::from_micros(u64::MAX));
+        assert_eq!(first.since(Timestamp::MAX), Duration::ZERO);
+    }
+
+    #[test]
+    fn keeps_whole_microseconds() {
+        let at = Timestamp::EPOCH.after(Duration::from_nanos(1_999));
+        assert_eq!(at.as_micros(), 1);
+        assert_eq!(at.since(Timestamp::EPOCH), Duration::from_micros(1));
+    }
+}
