@@ -1,0 +1,89 @@
+//! Every developer habit of the queue as `cargo xtask …`.
+//!
+//! *Architecture Invariant:* nothing here must have been installed by hand. What a command needs beyond the
+//! Rust toolchain (servers, LLVM's coverage tools, linters) it fetches itself into the target directory, from
+//! the registries that this machine already uses, and says so where one cannot be had.
+
+mod coverage;
+mod debian;
+mod interrupt;
+mod lint;
+mod process;
+mod rust_source;
+mod server;
+mod test;
+mod tools;
+mod workspace;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::server::dev::{DevAction, DevEngine};
+use crate::workspace::Workspace;
+
+/// Developer habits of the queue.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run every test against real MySQL and MariaDB, and hold the coverage floors
+    Test(test::TestArgs),
+    /// As `test`, and list the lines that no test reached (text and HTML under target/coverage)
+    Coverage(test::TestArgs),
+    /// Formatting, clippy, docs, dependency arrows, SQL rules, licences, spelling
+    Lint(lint::LintArgs),
+    /// `lint`, then `test`: what CI runs
+    Ci,
+    /// A real server for development that outlives the command
+    Db {
+        /// What to do
+        action: DevAction,
+        /// Which engine
+        #[arg(default_value = "mysql")]
+        engine: DevEngine,
+    },
+    /// Internal: become PROGRAM, tied to the life of the process that started it
+    #[command(name = server::guard::COMMAND, hide = true)]
+    Guard {
+        life: server::guard::Life,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        program: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    if let Command::Guard { life, program } = command {
+        return server::guard::become_program(life, &program);
+    }
+    interrupt::listen()?;
+    let workspace = Workspace::load()?;
+    match command {
+        Command::Test(args) => test::run(&workspace, &args, coverage::Report::Floors),
+        Command::Coverage(args) => test::run(&workspace, &args, coverage::Report::Lines),
+        Command::Lint(args) => lint::run(&workspace, &args),
+        Command::Ci => {
+            lint::run(&workspace, &lint::LintArgs::default())?;
+            test::run(&workspace, &test::TestArgs::default(), coverage::Report::Floors)
+        }
+        Command::Db { action, engine } => server::dev::run(&workspace, action, engine),
+        Command::Guard { .. } => unreachable!("handled before the workspace is read"),
+    }
+}

@@ -1,0 +1,287 @@
+//! `cargo xtask test`: one build, real servers, every test, the coverage floors.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::Value;
+
+use crate::coverage::{Coverage, Report};
+use crate::process;
+use crate::server::{self, Kind, Server};
+use crate::workspace::{Workspace, is_ci};
+
+/// Tests for MariaDB have this in their names; they run once for each release of it.
+const MARIADB_FILTER: &str = "mariadb";
+
+/// What `test` and `coverage` are told.
+#[derive(Debug, Default, Args)]
+pub(crate) struct TestArgs {
+    /// Only the tests of these packages
+    #[arg(short, long, value_name = "NAME")]
+    package: Vec<String>,
+    /// A plain build that counts no lines
+    #[arg(long)]
+    no_coverage: bool,
+    /// A filter and options for the test programs
+    #[arg(last = true, value_name = "ARGS")]
+    rest: Vec<String>,
+}
+
+impl TestArgs {
+    fn is_whole(&self) -> bool {
+        self.package.is_empty() && self.rest.is_empty()
+    }
+
+    fn select(&self, command: &mut Command) {
+        if self.package.is_empty() {
+            // xtask's tests run apart: an instrumented build of its dependencies would serve nobody.
+            command.args(["--workspace", "--exclude", "xtask"]);
+        }
+        for package in &self.package {
+            command.args(["--package", package]);
+        }
+        command.arg("--all-features");
+    }
+}
+
+/// Runs `cargo xtask test` or, with [`Report::Lines`], `coverage`.
+pub(crate) fn run(workspace: &Workspace, args: &TestArgs, report: Report) -> Result<()> {
+    if server::wants_container() && !cfg!(feature = "docker") {
+        return with_containers(workspace);
+    }
+    let start = process::now();
+    let coverage = coverage(workspace, args)?;
+    // Fetching and setting up servers waits for the network and the disk, the build for the processors.
+    let (built, choices) = std::thread::scope(|scope| {
+        let choices = scope.spawn(|| server::choose(&workspace.target));
+        let built = Build::new(workspace, args, coverage.as_ref());
+        (built, choices.join().expect("choosing a server does not panic"))
+    });
+    let (built, choices) = (built?, choices?);
+    let built_after = start.elapsed();
+    let servers = choices.into_iter().map(server::Choice::start).collect::<Result<Vec<_>>>()?;
+    for server in &servers {
+        println!("server: {server}");
+    }
+
+    let mut tally = Tally::default();
+    cargo_test(workspace, args, coverage.as_ref(), &built, &servers, &mut tally)?;
+    second_mariadb(args, coverage.as_ref(), &built, &servers, &mut tally)?;
+    if args.is_whole() {
+        let mut own = workspace.cargo("test");
+        own.args(["--quiet", "--package", "xtask"]);
+        tally.watch(&mut own, "xtask")?;
+    }
+
+    println!("\ntested on:");
+    servers.iter().for_each(|server| println!("  {server}"));
+    println!("  SQLite (bundled)");
+    drop(servers);
+    println!("built in {} s, tested in {} s", built_after.as_secs(), (start.elapsed() - built_after).as_secs());
+    println!("{} passed, {} failed", tally.passed, tally.failed);
+    if !tally.broken.is_empty() {
+        bail!("tests failed: {}", tally.broken.join(", "));
+    }
+    if tally.passed == 0 {
+        bail!("no test ran");
+    }
+    match coverage {
+        Some(coverage) => coverage.report(workspace, &built.programs, report, args.is_whole()),
+        None => {
+            println!("coverage was left out");
+            Ok(())
+        }
+    }
+}
+
+/// Starts xtask once more, with containers built in.
+fn with_containers(workspace: &Workspace) -> Result<()> {
+    println!("a Docker engine answers: building xtask with containers (once)");
+    let mut again = workspace.cargo("run");
+    again.args(["--quiet", "--package", "xtask", "--features", "docker", "--"]).args(std::env::args_os().skip(1));
+    process::run(&mut again)
+}
+
+fn coverage(workspace: &Workspace, args: &TestArgs) -> Result<Option<Coverage>> {
+    if args.no_coverage {
+        return Ok(None);
+    }
+    match Coverage::new(workspace) {
+        Ok(coverage) => Ok(Some(coverage)),
+        Err(error) if is_ci() => Err(error.context("in CI coverage is not left out")),
+        Err(error) => {
+            println!("coverage is left out: {error:#}");
+            Ok(None)
+        }
+    }
+}
+
+/// What the build made.
+#[derive(Debug, Default)]
+struct Build {
+    /// All programs, for the coverage report.
+    programs: Vec<PathBuf>,
+    /// Test programs, each with the folder of its package.
+    tests: Vec<(PathBuf, PathBuf)>,
+    /// Binaries by name; a test of another package than theirs finds them through `QUEUE_BIN`.
+    binaries: BTreeMap<String, PathBuf>,
+}
+
+impl Build {
+    fn new(workspace: &Workspace, args: &TestArgs, coverage: Option<&Coverage>) -> Result<Self> {
+        let mut build = Self::default();
+        // Binaries first: a package without integration tests of its own would not get its binary built.
+        for what in [["build", "--bins"], ["test", "--no-run"]] {
+            let mut command = workspace.cargo(what[0]);
+            command.arg(what[1]).arg("--message-format=json-render-diagnostics");
+            args.select(&mut command);
+            if let Some(coverage) = coverage {
+                coverage.instrument(&mut command);
+            }
+            if !process::lines(&mut command, |line| build.note(line))? {
+                bail!("`{}` failed", process::describe(&command));
+            }
+        }
+        build.programs.sort_unstable();
+        build.programs.dedup();
+        Ok(build)
+    }
+
+    fn note(&mut self, message: &str) {
+        let Ok(message) = serde_json::from_str::<Value>(message) else { return };
+        let Some(program) = message["executable"].as_str().map(PathBuf::from) else { return };
+        self.programs.push(program.clone());
+        if message["profile"]["test"] == true {
+            let manifest = Path::new(message["manifest_path"].as_str().unwrap_or_default());
+            self.tests.push((program, manifest.parent().unwrap_or(manifest).to_owned()));
+        } else if let Some(name) = message["target"]["name"].as_str() {
+            self.binaries.insert(name.to_owned(), program);
+        }
+    }
+
+    /// Sets what tests find in their environment.
+    fn environment(&self, command: &mut Command, coverage: Option<&Coverage>, servers: &[Server]) {
+        if let Some(coverage) = coverage {
+            coverage.instrument(command);
+        }
+        for server in servers {
+            command.env(server.kind.url_variable(), &server.url);
+        }
+        if let Some(queue) = self.binaries.get("queue") {
+            command.env("QUEUE_BIN", queue);
+        }
+    }
+}
+
+fn cargo_test(
+    workspace: &Workspace,
+    args: &TestArgs,
+    coverage: Option<&Coverage>,
+    built: &Build,
+    servers: &[Server],
+    tally: &mut Tally,
+) -> Result<()> {
+    let mut command = workspace.cargo("test");
+    command.arg("--no-fail-fast");
+    args.select(&mut command);
+    command.arg("--").args(&args.rest);
+    built.environment(&mut command, coverage, servers);
+    tally.watch(&mut command, "cargo test")
+}
+
+/// Runs the tests for MariaDB once more, on its second release.
+fn second_mariadb(
+    args: &TestArgs,
+    coverage: Option<&Coverage>,
+    built: &Build,
+    servers: &[Server],
+    tally: &mut Tally,
+) -> Result<()> {
+    let Some(second) = servers.iter().find(|server| server.kind == Kind::MariadbLts) else { return Ok(()) };
+    if !args.rest.is_empty() {
+        println!("a filtered run: {second} is left out");
+        return Ok(());
+    }
+    println!("\nonce more on {second}: the tests with `{MARIADB_FILTER}` in their names");
+    let mut any = false;
+    for (program, folder) in &built.tests {
+        let mut command = Command::new(program);
+        command.arg(MARIADB_FILTER).current_dir(folder).env("CARGO_MANIFEST_DIR", folder);
+        built.environment(&mut command, coverage, servers);
+        command.env(Kind::Mariadb.url_variable(), &second.url);
+        let mut list = Command::new(program);
+        list.args([MARIADB_FILTER, "--list", "--format=terse"]).current_dir(folder);
+        built.environment(&mut list, coverage, servers);
+        let listed =
+            process::output(&mut list).with_context(|| format!("cannot list the tests of {}", program.display()))?;
+        if listed.lines().any(|line| line.ends_with(": test")) {
+            any = true;
+            tally.watch(&mut command, &format!("{} on {second}", program.display()))?;
+        }
+    }
+    if !any && args.is_whole() {
+        tally.broken.push(format!("no test has `{MARIADB_FILTER}` in its name, so none ran on {second}"));
+    }
+    Ok(())
+}
+
+/// What the test programs said.
+#[derive(Debug, Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    broken: Vec<String>,
+}
+
+impl Tally {
+    /// Runs `command`, shows what it prints and adds up its results.
+    fn watch(&mut self, command: &mut Command, name: &str) -> Result<()> {
+        let succeeded = process::lines(command, |line| {
+            println!("{line}");
+            if let Some((passed, failed)) = result(line) {
+                self.passed += passed;
+                self.failed += failed;
+            }
+        })?;
+        if !succeeded {
+            self.broken.push(name.to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The figures of a line like `test result: ok. 3 passed; 0 failed; …`.
+fn result(line: &str) -> Option<(u64, u64)> {
+    let (_, figures) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let figure = |name: &str| -> Option<u64> {
+        figures.split("; ").find_map(|part| part.strip_suffix(name)?.trim().parse().ok())
+    };
+    Some((figure("passed")?, figure("failed")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Build, result};
+
+    #[test]
+    fn figures_come_out_of_a_result_line() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s";
+        assert_eq!(result(line), Some((12, 3)));
+        assert_eq!(result("test result of something else"), None);
+    }
+
+    #[test]
+    fn the_build_tells_tests_from_binaries() {
+        let mut build = Build::default();
+        build.note(r#"{"executable":"/t/queue","profile":{"test":false},"target":{"name":"queue"}}"#);
+        build.note(r#"{"executable":"/t/deps/x-1","profile":{"test":true},"manifest_path":"/w/x/Cargo.toml"}"#);
+        build.note(r#"{"executable":null,"profile":{"test":false}}"#);
+        build.note("no JSON");
+        assert_eq!(build.programs.len(), 2);
+        assert_eq!(build.tests, [("/t/deps/x-1".into(), "/w/x".into())]);
+        assert_eq!(build.binaries["queue"], std::path::Path::new("/t/queue"));
+    }
+}
