@@ -129,7 +129,11 @@ impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let engine = if self.kind.is_mariadb() { "MariaDB" } else { "MySQL" };
         let whose = if self.running.is_some() { "started for this run" } else { "was running" };
-        write!(f, "{engine} {} ({}, {whose})", self.version, self.source)
+        // Without the distribution's decoration, where there is one.
+        match wire::numbers(&self.version) {
+            Some((major, minor, patch)) => write!(f, "{engine} {major}.{minor}.{patch} ({}, {whose})", self.source),
+            None => write!(f, "{engine} {} ({}, {whose})", self.version, self.source),
+        }
     }
 }
 
