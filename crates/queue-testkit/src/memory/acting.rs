@@ -1,0 +1,128 @@
+//! What operators do.
+
+use std::time::Duration;
+
+use queue_core::admin::{Acted, Action, Page, Pause, Selection};
+use queue_core::{Event, QueueName, SessionId, Status, StoreError, TaskId, Timestamp, TransitionError};
+
+use super::database::Database;
+use super::looking::{AuditEntry, cut};
+
+const AUDIT_MAX: usize = 10_000;
+/// How long an idempotency key is kept at least.
+const KEY_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+const FIRST: TaskId = match TaskId::new(1) {
+    Some(id) => id,
+    None => unreachable!(),
+};
+
+impl Database {
+    pub(super) fn act(
+        &mut self,
+        selection: Selection,
+        action: Action,
+        actor: &str,
+        now: Timestamp,
+    ) -> Result<Vec<(TaskId, Acted)>, StoreError> {
+        let ids = match selection {
+            Selection::Ids(ids) => ids,
+            Selection::Matching { filter, .. } if filter.is_empty() => {
+                return Err(StoreError::other("an empty filter matches every task; name a condition"));
+            }
+            Selection::Matching { filter, limit } => {
+                self.list(&filter, Page { after: None, limit }).into_iter().map(|task| task.id).collect()
+            }
+        };
+        let acted: Vec<_> = ids.into_iter().map(|id| (id, self.act_on(id, action, now))).collect();
+        let changed = acted.iter().filter(|(_, acted)| matches!(acted, Acted::Done | Acted::Signalled)).count();
+        self.note(actor, action.as_str(), changed as u64, now);
+        Ok(acted)
+    }
+
+    fn act_on(&mut self, id: TaskId, action: Action, now: Timestamp) -> Acted {
+        let Some(status) = self.rows.get(&id).map(|row| row.state.status) else { return Acted::NotFound };
+        let event = match action {
+            Action::Cancel => Event::Cancel,
+            Action::Retry => Event::Retry,
+            Action::Delete if status == Status::Running => {
+                return Acted::Refused(TransitionError::Illegal { status, event: action.as_str() });
+            }
+            Action::Delete => {
+                self.delete(id);
+                return Acted::Done;
+            }
+            _ => return Acted::Refused(TransitionError::Illegal { status, event: action.as_str() }),
+        };
+        match self.apply(id, &event, now) {
+            Ok(()) if status == Status::Running => Acted::Signalled,
+            Ok(()) => Acted::Done,
+            Err(error) => Acted::Refused(error),
+        }
+    }
+
+    /// Every trace of it, its key included.
+    fn delete(&mut self, id: TaskId) {
+        let Some(row) = self.remove(id) else { return };
+        if let Some((key, keys)) = row.key.zip(self.keys.get_mut(&row.task_type)) {
+            keys.remove(&key);
+        }
+    }
+
+    pub(super) fn set_paused(&mut self, queue: QueueName, pause: Option<Pause>, actor: &str, now: Timestamp) {
+        let action = if pause.is_some() { "pause" } else { "resume" };
+        let pause = pause.map(|pause| Pause { by: cut(pause.by, 64), why: cut(pause.why, 200), at: now });
+        self.queues.insert(queue, pause);
+        self.note(actor, action, 1, now);
+    }
+
+    pub(super) fn request_drain(&mut self, id: SessionId, actor: &str, now: Timestamp) -> bool {
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        session.drain = true;
+        self.note(actor, "drain", 1, now);
+        true
+    }
+
+    pub(super) fn prune(&mut self, status: Option<Status>, older_than: Duration, limit: usize, now: Timestamp) -> u64 {
+        let until = now.before(older_than);
+        let mut ended: Vec<_> = [Status::Completed, Status::Failed]
+            .into_iter()
+            .filter(|one| status.is_none_or(|status| status == *one))
+            .flat_map(|one| {
+                let from = (one, Timestamp::from_micros(i64::MIN), FIRST);
+                self.finished.range(from..(one, until, FIRST)).take(limit)
+            })
+            .map(|&(_, at, id)| (at, id))
+            .collect();
+        ended.sort_unstable();
+        ended.truncate(limit);
+        for &(_, id) in &ended {
+            let Some(row) = self.remove(id) else { continue };
+            let at = row.key.as_ref().and_then(|key| self.keys.get(&row.task_type)?.get(key)).map(|key| key.at);
+            if let Some((key, at)) = row.key.zip(at) {
+                self.orphans.insert((at, row.task_type, key));
+            }
+        }
+        self.drop_old_keys(now);
+        ended.len() as u64
+    }
+
+    fn drop_old_keys(&mut self, now: Timestamp) {
+        while let Some((at, task_type, key)) = self.orphans.pop_first() {
+            if at.after(KEY_KEPT) > now {
+                self.orphans.insert((at, task_type, key));
+                return;
+            }
+            if let Some(keys) = self.keys.get_mut(&task_type) {
+                keys.remove(&key);
+            }
+        }
+    }
+
+    fn note(&mut self, actor: &str, action: &'static str, changed: u64, now: Timestamp) {
+        if self.audit.len() == AUDIT_MAX {
+            self.audit.pop_front();
+        }
+        self.audit.push_back(AuditEntry { at: now, actor: cut(actor.to_owned(), 64), action, changed });
+    }
+}

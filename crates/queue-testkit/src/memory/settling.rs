@@ -1,0 +1,89 @@
+//! How runs end, and how far they have come.
+
+use std::collections::VecDeque;
+
+use queue_core::progress::ProgressUpdate;
+use queue_core::{
+    AttemptRecord, Event, Settle, Settled, Settlement, Status, StoreError, StoreLimits, TaskResult, Timestamp,
+    TransitionError, transition,
+};
+
+use super::database::Database;
+use super::enqueueing::too_large;
+
+/// As many failed attempts of a task as [`TaskAdmin::attempts`](queue_core::TaskAdmin::attempts) shows.
+const ATTEMPTS_MAX: usize = 100;
+
+impl Database {
+    pub(super) fn settle(
+        &mut self,
+        batch: &[Settle],
+        limits: &StoreLimits,
+        now: Timestamp,
+    ) -> Result<Vec<Settled>, StoreError> {
+        if batch.len() > limits.batch_max {
+            return Err(too_large("a batch in settlements", batch.len() as u64, limits.batch_max as u64));
+        }
+        for item in batch {
+            self.check_settle(item, now)?;
+        }
+        Ok(batch.iter().map(|item| self.settle_one(item, limits, now)).collect())
+    }
+
+    /// A settlement that would leave a row that cannot be is refused with the whole batch: nothing may write such a row.
+    fn check_settle(&self, item: &Settle, now: Timestamp) -> Result<(), StoreError> {
+        let state = self.rows.get(&item.task).and_then(|row| transition(&row.state, &event(item), now).ok());
+        match state.and_then(|state| state.defect()) {
+            Some(defect) => Err(StoreError::corrupt(Some(item.task), defect)),
+            None => Ok(()),
+        }
+    }
+
+    fn settle_one(&mut self, item: &Settle, limits: &StoreLimits, now: Timestamp) -> Settled {
+        let Some(row) = self.rows.get(&item.task) else { return Settled::Stale };
+        let before = row.state.clone();
+        match self.apply(item.task, &event(item), now) {
+            Ok(()) => {}
+            Err(TransitionError::AlreadySettled) => return Settled::Already(before.status),
+            Err(_) => return Settled::Stale,
+        }
+        self.leave_claim(item.claim, item.task);
+        let Some(row) = self.rows.get_mut(&item.task) else { return Settled::Stale };
+        if let Settlement::Complete { result } = &item.settlement {
+            row.result = match result {
+                TaskResult::Value(value) => TaskResult::bounded(value.clone(), limits.result_bytes_max),
+                TaskResult::None | TaskResult::Dropped { .. } => result.clone(),
+            };
+        }
+        if let Some(error) = item.settlement.error() {
+            row.last_error = Some(error.clone());
+            let attempts: &mut VecDeque<_> = self.attempts.entry(item.task).or_default();
+            attempts.truncate(ATTEMPTS_MAX - 1);
+            attempts.push_front(AttemptRecord {
+                task: item.task,
+                fence: before.fence,
+                attempt: before.attempt,
+                started_at: before.started_at.unwrap_or(now),
+                ended_at: now,
+                outcome: item.settlement.label().to_owned(),
+                error: error.clone(),
+            });
+        }
+        Settled::Applied
+    }
+
+    pub(super) fn progress(&mut self, batch: Vec<ProgressUpdate>) {
+        for update in batch {
+            if let Some(row) = self.rows.get_mut(&update.task)
+                && row.state.status == Status::Running
+                && row.state.claim == Some(update.claim)
+            {
+                row.progress = Some(update.progress);
+            }
+        }
+    }
+}
+
+const fn event(item: &Settle) -> Event<'_> {
+    Event::Settle { claim: item.claim, leaves: item.leaves, settlement: &item.settlement }
+}
