@@ -1,1 +1,30 @@
 //! Under construction.
+
+mod client;
+mod clock;
+mod codec;
+mod complete;
+mod ctx;
+mod enqueue;
+mod erased;
+mod error;
+mod handler;
+mod ids;
+mod limits;
+mod task;
+mod write;
+
+pub use client::Queue;
+pub use clock::{OsEntropy, SystemClock, TokioClock};
+pub use codec::EncodeError;
+pub use complete::{Complete, CompleteError};
+pub use ctx::{Ctx, percent};
+pub use enqueue::{Enqueue, EnqueueAll, EnqueueAllError, EnqueueError, OwnTransaction};
+pub use error::{Result, ResultExt, TaskError};
+pub use limits::Limits;
+pub use queue_core;
+pub use queue_core::{
+    Backoff, Budget, Enqueued, Fence, IdempotencyKey, Payload, Percent, Priority, Progress, QueueName, Retry, Start,
+    Status, Store, StoreError, TaskId, TaskRecord, TaskResult, TaskSpec, TaskType, Timestamp,
+};
+pub use task::{Options, Task};

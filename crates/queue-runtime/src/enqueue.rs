@@ -1,0 +1,290 @@
+//! Enqueueing: builders that are awaited.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::time::{Duration, SystemTime};
+
+use queue_core::spec::KeyError;
+use queue_core::{
+    Budget, Enqueued, IdempotencyKey, NameError, Priority, QueueName, Retry, Start, StoreError, TaskId, TaskSpec,
+    TaskType, Timestamp, Transactional,
+};
+
+use crate::client::Queue;
+use crate::codec::EncodeError;
+use crate::write;
+
+/// Why a task was not enqueued.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnqueueError {
+    /// The task's payload cannot be written.
+    #[error("a task of type {task_type} cannot be written: {source}")]
+    Encode {
+        /// The task's type.
+        task_type: TaskType,
+        /// Why.
+        source: EncodeError,
+    },
+    /// The queue's name is none.
+    #[error("not the name of a queue: {0}")]
+    Queue(#[source] NameError),
+    /// The idempotency key is none.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The payload is larger than the store takes.
+    #[error("a payload of {size} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// Its size, in bytes.
+        size: u64,
+        /// The largest that is taken, in bytes.
+        limit: u64,
+    },
+    /// The idempotency key belongs to a task with another payload.
+    #[error("the idempotency key belongs to task {existing}, which has another payload")]
+    KeyConflict {
+        /// The task that has the key.
+        existing: TaskId,
+    },
+    /// The store failed, after a bounded number of tries. [`StoreError::UnknownOutcome`] means that the task may have been
+    /// written; enqueueing it again may make a second one, unless it has an idempotency key.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<(TaskType, EncodeError)> for EnqueueError {
+    fn from((task_type, source): (TaskType, EncodeError)) -> Self {
+        Self::Encode { task_type, source }
+    }
+}
+
+/// Why a batch of tasks was not enqueued, and how far it got.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{source}; {}", AtTask(*.index), Far(.written.len()))]
+pub struct EnqueueAllError {
+    /// What was written before, in the order of the batch. Nothing after it was, unless the error says that it is not known.
+    pub written: Vec<Enqueued>,
+    /// The position of the task at fault, from 0, where it is one task's fault.
+    pub index: Option<usize>,
+    /// What went wrong.
+    #[source]
+    pub source: EnqueueError,
+}
+
+struct AtTask(Option<usize>);
+
+impl std::fmt::Display for AtTask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |index| write!(f, "task {index} of the batch: "))
+    }
+}
+
+struct Far(usize);
+
+impl std::fmt::Display for Far {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            0 => f.write_str("none was written before"),
+            written => write!(f, "the first {written} were written before"),
+        }
+    }
+}
+
+/// A store on which tasks can be written in a transaction of one's own.
+#[diagnostic::on_unimplemented(
+    message = "this queue does not know its store, so it cannot write in a transaction of yours",
+    label = "`within` needs a queue that knows its store",
+    note = "make the queue with its store's type: `Queue::new(MySqlStore::connect(url).await?)` instead of `connect(url).await?`"
+)]
+pub trait OwnTransaction: Transactional {}
+
+impl<S: Transactional + ?Sized> OwnTransaction for S {}
+
+/// A task that is not enqueued yet; see [`Queue::enqueue`].
+#[derive(Debug)]
+#[must_use = "nothing is enqueued until this is awaited"]
+pub struct Enqueue<'q, S: ?Sized> {
+    queue: &'q Queue<S>,
+    spec: Result<TaskSpec, EnqueueError>,
+}
+
+/// Tasks that are not enqueued yet; see [`Queue::enqueue_all`].
+#[derive(Debug)]
+#[must_use = "nothing is enqueued until this is awaited"]
+pub struct EnqueueAll<'q, S: ?Sized> {
+    queue: &'q Queue<S>,
+    specs: Result<Vec<TaskSpec>, EnqueueAllError>,
+}
+
+macro_rules! setters {
+    ($set:ident) => {
+        /// First due this long after it is enqueued, on the store's clock.
+        pub fn delay(self, delay: Duration) -> Self {
+            self.start(Start::After(delay))
+        }
+
+        /// First due at this point; at once when it is past. Takes a [`SystemTime`] or what becomes one, such as the
+        /// timestamps of `jiff` and `chrono`.
+        pub fn at(self, at: impl Into<SystemTime>) -> Self {
+            self.start(Start::At(timestamp(at.into())))
+        }
+
+        /// When it is first due.
+        pub fn start(self, start: Start) -> Self {
+            self.$set(|spec| {
+                spec.start = start;
+                Ok(())
+            })
+        }
+
+        /// Into this queue instead of its type's.
+        pub fn queue(self, queue: impl AsRef<str>) -> Self {
+            let queue = QueueName::parse(queue.as_ref());
+            self.$set(|spec| {
+                spec.queue = queue.clone().map_err(EnqueueError::Queue)?;
+                Ok(())
+            })
+        }
+
+        /// With this priority instead of its type's.
+        pub fn priority(self, priority: Priority) -> Self {
+            self.$set(|spec| {
+                spec.priority = priority;
+                Ok(())
+            })
+        }
+
+        /// Tried this often in all instead of as often as its type says; zero counts as one.
+        pub fn max_attempts(self, attempts: u16) -> Self {
+            self.$set(|spec| {
+                spec.retry = std::mem::take(&mut spec.retry).attempts(attempts);
+                Ok(())
+            })
+        }
+
+        /// Tried by this policy instead of its type's.
+        pub fn retry(self, retry: Retry) -> Self {
+            self.$set(|spec| {
+                spec.retry = retry.clone();
+                Ok(())
+            })
+        }
+
+        /// With this budget instead of its type's: a [`Duration`], or [`Budget::NONE`].
+        pub fn budget(self, budget: impl Into<Budget>) -> Self {
+            let budget = budget.into();
+            self.$set(|spec| {
+                spec.budget = budget;
+                Ok(())
+            })
+        }
+    };
+}
+
+impl<'q, S: ?Sized> Enqueue<'q, S> {
+    pub(crate) const fn new(queue: &'q Queue<S>, spec: Result<TaskSpec, EnqueueError>) -> Self {
+        Self { queue, spec }
+    }
+
+    setters!(set);
+
+    /// Enqueues a task of this type and key at most once: a repeat with the same payload finds the first task and answers
+    /// [`Enqueued::Existing`]. The key has 1 to 128 bytes.
+    pub fn key(self, key: impl Into<String>) -> Self {
+        self.set(|spec| {
+            spec.key = Some(IdempotencyKey::parse(key)?);
+            Ok(())
+        })
+    }
+
+    /// Enqueues the task in this transaction: it is there when the transaction commits. Call [`Queue::wake`] after that,
+    /// lest the task wait for a pool's next poll.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is repeated in your transaction. Roll it back after any error.
+    pub async fn within(self, tx: &mut S::Conn) -> Result<Enqueued, EnqueueError>
+    where
+        S: OwnTransaction,
+    {
+        let answers = write::within(self.queue, tx, vec![self.spec?]).await.map_err(|error| error.source)?;
+        write::single(answers)
+    }
+
+    fn set(mut self, set: impl FnOnce(&mut TaskSpec) -> Result<(), EnqueueError>) -> Self {
+        if let Ok(spec) = &mut self.spec
+            && let Err(error) = set(spec)
+        {
+            self.spec = Err(error);
+        }
+        self
+    }
+}
+
+impl<'q, S: ?Sized> EnqueueAll<'q, S> {
+    pub(crate) fn new(queue: &'q Queue<S>, specs: impl Iterator<Item = Result<TaskSpec, EnqueueError>>) -> Self {
+        let checked = specs.enumerate().map(|(index, spec)| spec.map_err(|source| at_fault(index, source)));
+        Self { queue, specs: checked.collect() }
+    }
+
+    setters!(set_all);
+
+    /// Enqueues the tasks in this transaction: they are there when the transaction commits.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is repeated in your transaction. Roll it back after any error.
+    pub async fn within(self, tx: &mut S::Conn) -> Result<Vec<Enqueued>, EnqueueAllError>
+    where
+        S: OwnTransaction,
+    {
+        write::within(self.queue, tx, self.specs?).await
+    }
+
+    fn set_all(mut self, set: impl Fn(&mut TaskSpec) -> Result<(), EnqueueError>) -> Self {
+        if let Ok(specs) = &mut self.specs {
+            let failed =
+                specs.iter_mut().enumerate().find_map(|(index, spec)| set(spec).err().map(|error| (index, error)));
+            if let Some((index, error)) = failed {
+                self.specs = Err(at_fault(index, error));
+            }
+        }
+        self
+    }
+}
+
+pub(crate) const fn at_fault(index: usize, source: EnqueueError) -> EnqueueAllError {
+    EnqueueAllError { written: Vec::new(), index: Some(index), source }
+}
+
+fn timestamp(at: SystemTime) -> Timestamp {
+    match at.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => Timestamp::EPOCH.after(after),
+        Err(before) => Timestamp::EPOCH.before(before.duration()),
+    }
+}
+
+impl<'q, S: ?Sized> IntoFuture for Enqueue<'q, S> {
+    type Output = Result<Enqueued, EnqueueError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'q>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { queue, spec } = self;
+        let shared = queue.shared();
+        Box::pin(async move {
+            let answers = write::alone(shared, vec![spec?]).await.map_err(|error| error.source)?;
+            write::single(answers)
+        })
+    }
+}
+
+impl<'q, S: ?Sized> IntoFuture for EnqueueAll<'q, S> {
+    type Output = Result<Vec<Enqueued>, EnqueueAllError>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'q>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self { queue, specs } = self;
+        let shared = queue.shared();
+        Box::pin(async move { write::alone(shared, specs?).await })
+    }
+}
