@@ -1,6 +1,7 @@
 //! `cargo xtask test`: one build, real servers, every test, the coverage floors.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -102,7 +103,7 @@ fn with_containers(workspace: &Workspace) -> Result<()> {
     println!("a Docker engine answers: building xtask with containers (once)");
     let mut again = workspace.cargo("run");
     again.args(["--quiet", "--package", "xtask", "--features", "docker", "--"]).args(std::env::args_os().skip(1));
-    process::run(&mut again)
+    Err(again.exec()).context("cannot start cargo")
 }
 
 fn coverage(workspace: &Workspace, args: &TestArgs) -> Result<Option<Coverage>> {
