@@ -134,17 +134,14 @@ struct Build {
 impl Build {
     fn new(workspace: &Workspace, args: &TestArgs, coverage: Option<&Coverage>) -> Result<Self> {
         let mut build = Self::default();
-        // Binaries first: a package without integration tests of its own would not get its binary built.
-        for what in [["build", "--bins"], ["test", "--no-run"]] {
-            let mut command = workspace.cargo(what[0]);
-            command.arg(what[1]).arg("--message-format=json-render-diagnostics");
-            args.select(&mut command);
-            if let Some(coverage) = coverage {
-                coverage.instrument(&mut command);
-            }
-            if !process::lines(&mut command, |line| build.note(line))? {
-                bail!("`{}` failed", process::describe(&command));
-            }
+        let mut command = workspace.cargo("test");
+        command.args(["--no-run", "--message-format=json-render-diagnostics"]);
+        args.select(&mut command);
+        if let Some(coverage) = coverage {
+            coverage.instrument(&mut command);
+        }
+        if !process::lines(&mut command, |line| build.note(line))? {
+            bail!("`{}` failed", process::describe(&command));
         }
         build.programs.sort_unstable();
         build.programs.dedup();
