@@ -16,12 +16,12 @@ use crate::error::{Result, TaskError};
 pub struct Ctx<S = ()> {
     run: Arc<RunHandle>,
     state: Arc<S>,
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(feature = "testing")]
     recorder: Option<Recorder>,
 }
 
 /// Takes note of every progress, of which a pool only keeps the latest.
-#[cfg(any(test, feature = "testing"))]
+#[cfg(feature = "testing")]
 pub(crate) type Recorder = Arc<std::sync::Mutex<Vec<Progress>>>;
 
 impl<S> Ctx<S> {
@@ -29,12 +29,12 @@ impl<S> Ctx<S> {
         Self {
             run,
             state,
-            #[cfg(any(test, feature = "testing"))]
+            #[cfg(feature = "testing")]
             recorder: None,
         }
     }
 
-    #[cfg(any(test, feature = "testing"))]
+    #[cfg(feature = "testing")]
     pub(crate) fn recording(mut self, recorder: Recorder) -> Self {
         self.recorder = Some(recorder);
         self
@@ -134,7 +134,7 @@ impl<S> Ctx<S> {
     /// never blocks and never fails: the pool writes the latest report, about once a second.
     pub fn progress(&self, percent: u8, message: impl Into<String>) {
         let progress = Progress::new(Percent::new(percent), message);
-        #[cfg(any(test, feature = "testing"))]
+        #[cfg(feature = "testing")]
         if let Some(recorder) = &self.recorder {
             recorder.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(progress.clone());
         }
@@ -166,7 +166,7 @@ impl<S> Clone for Ctx<S> {
         Self {
             run: Arc::clone(&self.run),
             state: Arc::clone(&self.state),
-            #[cfg(any(test, feature = "testing"))]
+            #[cfg(feature = "testing")]
             recorder: self.recorder.clone(),
         }
     }

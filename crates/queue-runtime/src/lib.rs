@@ -28,3 +28,6 @@ pub use queue_core::{
     Status, Store, StoreError, TaskId, TaskRecord, TaskResult, TaskSpec, TaskType, Timestamp,
 };
 pub use task::{Options, Task};
+
+#[cfg(feature = "testing")]
+pub mod testing;
