@@ -53,6 +53,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs, report: Report) -> Res
     if server::wants_container() && !cfg!(feature = "docker") {
         return with_containers(workspace);
     }
+    let _alone = workspace.lock("test")?;
     let start = process::now();
     let coverage = coverage(workspace, args)?;
     // Fetching and setting up servers waits for the network and the disk, the build for the processors.

@@ -1,5 +1,6 @@
 //! The workspace as `cargo metadata` tells it: where it is, where builds go, and who depends on whom.
 
+use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -39,6 +40,9 @@ impl Workspace {
     pub(crate) fn cargo(&self, subcommand: &str) -> Command {
         let mut command = Command::new(cargo_program());
         command.arg(subcommand).current_dir(&self.root);
+        if std::env::var_os("CARGO_TARGET_DIR").is_some() {
+            command.env("CARGO_TARGET_DIR", &self.target); // it may have been relative to another folder
+        }
         if is_ci() {
             command.env("CARGO_INCREMENTAL", "0");
         }
@@ -50,6 +54,18 @@ impl Workspace {
             }
         }
         command
+    }
+
+    /// Waits until no other command holds `name`; it is held until the returned file is dropped.
+    pub(crate) fn lock(&self, name: &str) -> Result<File> {
+        fs::create_dir_all(&self.target)?;
+        let path = self.target.join(format!("{name}.lock"));
+        let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+        if file.try_lock().is_err() {
+            println!("waiting for another `cargo xtask {name}`");
+            file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+        }
+        Ok(file)
     }
 
     /// The packages of the workspace, as Cargo describes them.

@@ -20,6 +20,9 @@ pub(crate) struct LintArgs {
     checks: Vec<Check>,
 }
 
+/// What a user may ask of the runtime beyond its default, which clippy sees anyway.
+const RUNTIME_FEATURES: [&str; 4] = ["", "mysql", "sqlite", "testing"];
+
 /// One check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Check {
@@ -39,6 +42,8 @@ enum Check {
     Typos,
     /// Clippy, warnings denied
     Clippy,
+    /// The runtime with each of its features alone, warnings denied
+    Features,
     /// Documentation, warnings denied
     Doc,
 }
@@ -58,6 +63,11 @@ impl Check {
                 clippy.args(["--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]);
                 process::run(&mut clippy)
             }
+            Self::Features => RUNTIME_FEATURES.iter().try_for_each(|features| {
+                let mut clippy = workspace.cargo("clippy");
+                clippy.args(["--package", "queue-runtime", "--lib", "--no-default-features", "--features", features]);
+                process::run(clippy.args(["--", "-D", "warnings"]))
+            }),
             Self::Doc => {
                 let mut doc = workspace.cargo("doc");
                 doc.args(["--workspace", "--exclude", "xtask", "--no-deps", "--all-features"]);

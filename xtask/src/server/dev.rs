@@ -72,7 +72,10 @@ impl DevServer {
         if self.running().is_none() {
             let installation = Installation::installed(self.kind)
                 .or_else(|_| Installation::unpacked(self.kind, &target.join("servers")))
-                .with_context(|| format!("no {} can be had; install {}", self.kind, self.kind.program()))?;
+                .with_context(|| {
+                    let (program, image) = (self.kind.program(), self.kind.image());
+                    format!("no {} can be had; install {program}, or run a container of {image} yourself", self.kind)
+                })?;
             installation.set_up(&self.home)?;
             let remembered = fs::read_to_string(self.home.join("port")).ok().and_then(|port| port.parse().ok());
             let wanted = [remembered, Some(preferred)].into_iter().flatten().find(|port| is_free(*port));
