@@ -1,0 +1,170 @@
+//! The master list. A test below holds that it leaves no case out.
+
+/// Hands the whole list, topic by topic, to a macro of this crate, after what was given for it.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_cases {
+    ($callback:ident $($given:tt)*) => {
+        $crate::$callback! {
+            $($given)*
+            migrate {
+                is_done_and_can_be_repeated
+                is_safe_when_many_do_it_at_once
+            }
+            enqueue {
+                ids_rise
+                concurrent_reservations_share_no_id
+                gaps_and_late_ids_are_fine
+                keeps_what_the_producer_said
+                keeps_every_policy
+                answers_in_order
+                a_delay_counts_from_the_stores_now
+                a_start_in_the_past_is_now
+                a_start_in_the_future_is_exact
+                a_repeat_changes_nothing
+                concurrent_repeats_write_once
+                another_nonce_is_corrupt
+                a_payload_over_the_limit_refuses_the_batch
+                a_batch_over_the_limit_is_refused
+                a_batch_over_the_limit_in_bytes_is_refused
+                concurrent_producers_write_everything
+                what_was_not_enqueued_is_not_there
+            }
+            keys {
+                a_repeated_key_finds_the_first_task
+                another_payload_is_a_conflict
+                keys_belong_to_a_type
+                a_key_twice_in_a_batch_is_a_repeat
+                a_batch_can_be_in_conflict_with_itself
+                keys_are_exact
+                concurrent_enqueues_with_one_key_write_one_task
+                keys_in_opposite_orders_do_not_deadlock
+                a_key_outlives_its_task
+                a_deleted_task_frees_its_key
+            }
+            roundtrip {
+                payloads_come_back_exactly
+                results_come_back_exactly
+                a_result_over_the_limit_is_dropped_and_flagged
+                errors_come_back_exactly
+                progress_comes_back_exactly
+                names_and_priorities_are_exact
+            }
+            claim {
+                takes_a_task_and_marks_it
+                of_nothing_is_empty
+                leaves_what_is_not_due
+                takes_what_becomes_due
+                says_whether_there_is_more
+                the_next_due_time_is_that_of_its_scope
+                takes_the_higher_priority_first
+                takes_the_earlier_due_time_first
+                finds_what_comes_in_behind
+                takes_only_its_types
+                finds_a_rare_type_behind_many
+                takes_only_from_its_queues
+                fails_unregistered_types_where_told
+                expires_what_has_no_budget_left
+                of_an_unknown_session_is_fenced
+                raises_attempt_and_fence
+            }
+            capacity {
+                bounds_the_tasks
+                may_be_without_bound
+                bounds_the_bytes
+                a_task_larger_than_the_bytes_is_taken_alone
+                bounds_each_type
+                a_full_type_hides_no_other
+                bounds_the_suspects
+                suspects_go_beside_ordinary_tasks
+                many_suspects_hide_no_ordinary_task
+            }
+            turns {
+                a_long_queue_starves_no_other
+                even_when_one_task_is_taken_at_a_time
+                priority_does_not_reach_over_queues
+            }
+        }
+    };
+}
+
+/// Makes one test of each case of the conformance suite. Its argument is an async function that returns a
+/// [`Fixture`](crate::conformance::Fixture): a store, empty and migrated, or a store with what must be cleared away after it.
+///
+/// ```
+/// mod memory {
+///     use queue_testkit::MemoryStore;
+///
+///     async fn fresh() -> MemoryStore {
+///         MemoryStore::new()
+///     }
+///
+///     queue_testkit::conformance!(fresh);
+/// }
+/// ```
+///
+/// The tests are in modules by topic: `memory::claim::takes_a_task_and_marks_it`.
+#[macro_export]
+macro_rules! conformance {
+    ($fresh:path) => {
+        $crate::__conformance_cases! { __conformance_tests [$fresh] }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_tests {
+    ([$fresh:path] $($topic:ident { $($case:ident)+ })+) => {
+        $(
+            mod $topic {
+                #[allow(unused_imports, reason = "a path to the function that is absolute needs none")]
+                use super::*;
+
+                $(
+                    #[test]
+                    fn $case() {
+                        $crate::conformance::run($fresh, $crate::conformance::$topic::$case);
+                    }
+                )+
+            }
+        )+
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __conformance_names {
+    ($($topic:ident { $($case:ident)+ })+) => {
+        &[$($((stringify!($topic), stringify!($case)),)+)+]
+    };
+}
+
+/// Every case: its topic and its name.
+pub const CASES: &[(&str, &str)] = crate::__conformance_cases!(__conformance_names);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_case_is_on_the_list() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/conformance");
+        let mut written = BTreeSet::new();
+        for file in fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            let topic = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            for line in fs::read_to_string(&path).unwrap().lines() {
+                if let Some(name) = line.strip_prefix("pub async fn ").and_then(|rest| rest.split('(').next()) {
+                    written.insert((topic.clone(), name.to_owned()));
+                }
+            }
+        }
+        let listed: BTreeSet<_> = CASES.iter().map(|(topic, name)| ((*topic).to_owned(), (*name).to_owned())).collect();
+        assert_eq!(listed.len(), CASES.len());
+        assert_eq!(listed, written);
+    }
+}
