@@ -1,1 +1,56 @@
-//! Under construction.
+//! The SQLite adapter, the embedded default: **what was acknowledged is on the disk**, and any number of processes may share
+//! one file.
+//!
+//! ```
+//! # async fn example() -> Result<(), queue_core::StoreError> {
+//! use queue_core::Migrate as _;
+//! use queue_sqlite::SqliteStore;
+//!
+//! let store = SqliteStore::connect("sqlite://queue.db").await?;
+//! store.migrate().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works
+//!
+//! - **One thread writes** and owns its connection; two more read. A call becomes a job on one of them, so that no lock is
+//!   held across an await and a dropped future leaves nothing in disorder: its job runs to its end.
+//! - **Group commit**: jobs that come while another is under way share its transaction and its wait for the disk. One that fails
+//!   is undone alone.
+//! - **An idle poll takes no lock and writes nothing**: it looks on a reader. Only when something is due does a claim go to
+//!   the writer, which looks again.
+//! - **Several processes**: write-ahead log, `synchronous = FULL`, `BEGIN IMMEDIATE`. Whoever finds the file locked waits, three times the
+//!   [busy timeout](SqliteOptions::busy_timeout), before the store says that it is unavailable.
+//! - **The clock** is the machine's. It is read once for each job, and a step back of up to five seconds is held.
+//! - **Rules** live in `queue-core`: rows are read into its state, moved by its transition and written back.
+//!
+//! SQLite locks the whole file: a transaction of yours on the same file, held open, keeps every write of the queue waiting, the
+//! renewal of leases included. Keep such transactions short.
+
+mod acting;
+mod admin;
+mod busy;
+mod claiming;
+mod clock;
+mod connection;
+mod enqueue;
+mod error;
+mod jobs;
+mod lanes;
+mod looking;
+mod migrate;
+mod names;
+mod options;
+mod reaping;
+mod session;
+mod settling;
+mod stats;
+mod store;
+mod survey;
+mod task;
+mod threads;
+mod work;
+
+pub use options::SqliteOptions;
+pub use store::SqliteStore;

@@ -1,0 +1,129 @@
+//! Writing new tasks, and reserving their ids.
+
+use queue_core::ids::IdBlock;
+use queue_core::payload::PayloadDigest;
+use queue_core::{Enqueued, NewTask, StoreError, StoreLimits};
+use rusqlite::params;
+
+use crate::task::{TaskRow, budget_micros};
+use crate::work::{Id as _, Result, Work, clamped, task_id};
+
+const RESERVE: &str = "UPDATE queue_id_block SET next = next + ?1 WHERE id = 1 RETURNING next - ?1";
+const ADD: &str = "INSERT INTO queue_task (id, nonce, type_id, queue_id, rank, policy_id, bytes, status, attempt, \
+                   max_attempts, losses, claims, created_at, run_at, deadline_at, budget) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) ON CONFLICT DO NOTHING";
+const NONCE: &str = "SELECT nonce FROM queue_task WHERE id = ?1";
+const ADD_PAYLOAD: &str = "INSERT INTO queue_payload (task_id, content_type, body) VALUES (?1, ?2, ?3)";
+const KEY: &str = "SELECT task_id, digest FROM queue_idempotency WHERE type_id = ?1 AND key = ?2";
+const ADD_KEY: &str = "INSERT INTO queue_idempotency (type_id, key, task_id, digest, created_at, orphan) \
+                       VALUES (?1, ?2, ?3, ?4, ?5, 0)";
+
+/// Refuses what is too large, before anything is written.
+pub(crate) fn check(limits: &StoreLimits, batch: &[NewTask]) -> Result<(), StoreError> {
+    let too_large = |what, size: u64, limit: u64| {
+        if size > limit { Err(StoreError::TooLarge { what, size, limit }) } else { Ok(()) }
+    };
+    too_large("a batch in tasks", batch.len() as u64, limits.batch_max as u64)?;
+    let mut bytes = 0;
+    for task in batch {
+        let size = task.spec.payload.body().len() as u64;
+        too_large("a payload in bytes", size, limits.payload_bytes_max)?;
+        bytes += size;
+    }
+    too_large("a batch in payload bytes", bytes, limits.batch_bytes_max)
+}
+
+pub(crate) fn reserve_ids(work: &Work<'_>, count: u32) -> Result<IdBlock> {
+    let first = work.first(RESERVE, [count], |row| task_id(row.get(0)?))?;
+    let first = first.ok_or_else(|| StoreError::corrupt(None, "the row that ids are reserved from is gone"))?;
+    Ok(IdBlock::new(first, count.into()))
+}
+
+pub(crate) fn enqueue(work: &mut Work<'_>, batch: &[NewTask]) -> Result<Vec<Enqueued>> {
+    batch.iter().enumerate().map(|(index, task)| enqueue_one(work, index, task)).collect()
+}
+
+fn enqueue_one(work: &mut Work<'_>, index: usize, task: &NewTask) -> Result<Enqueued> {
+    let (id, spec) = (task.id, &task.spec);
+    let type_id = work.memory.names.intern(work.conn, &spec.task_type)?;
+    if let Some(key) = &spec.key {
+        if is_written(work, task)? {
+            return Ok(Enqueued::Created(id));
+        }
+        let found = work.first(KEY, params![type_id, key.as_str()], |row| {
+            Ok((task_id(row.get(0)?)?, PayloadDigest::from_bytes(row.get(1)?)))
+        })?;
+        match found {
+            Some((existing, digest)) if digest != spec.payload.digest() => {
+                return Err(StoreError::KeyConflict { index, existing }.into());
+            }
+            Some((existing, _)) => return Ok(Enqueued::Existing(existing)),
+            None => {
+                let digest = spec.payload.digest();
+                let now = work.now.as_micros();
+                work.execute(ADD_KEY, params![type_id, key.as_str(), id.number(), digest.as_bytes(), now])?;
+            }
+        }
+    }
+    let state = task.state(work.now);
+    let row = TaskRow {
+        id,
+        type_id,
+        queue_id: work.memory.names.intern(work.conn, &spec.queue)?,
+        priority: spec.priority,
+        policy_id: work.memory.names.intern(work.conn, spec.retry.backoff())?,
+        bytes: clamped(spec.payload.body().len()),
+        state,
+        progress: None,
+    };
+    if add_task(work, task, &row)? {
+        let payload = &spec.payload;
+        let body: &[u8] = payload.body();
+        work.execute(ADD_PAYLOAD, params![id.number(), payload.content_type().code(), body])?;
+        row.add_to_ready(work, &row.state)?;
+    }
+    Ok(Enqueued::Created(id))
+}
+
+/// Writes the task's row; `false` when an earlier try of this very task has written it.
+fn add_task(work: &Work<'_>, task: &NewTask, row: &TaskRow) -> Result<bool> {
+    let state = &row.state;
+    if let Some(defect) = state.defect() {
+        return Err(StoreError::corrupt(Some(row.id), defect).into());
+    }
+    let added = work.execute(
+        ADD,
+        params![
+            row.id.number(),
+            task.nonce.get(),
+            row.type_id,
+            row.queue_id,
+            row.priority.rank(),
+            row.policy_id,
+            row.bytes,
+            state.status.code(),
+            state.attempt,
+            state.max_attempts,
+            state.losses,
+            state.fence.get(),
+            state.created_at.as_micros(),
+            state.run_at.as_micros(),
+            state.deadline_at.map(queue_core::Timestamp::as_micros),
+            budget_micros(state.budget),
+        ],
+    )?;
+    if added == 1 {
+        return Ok(true);
+    }
+    // An earlier try of this very task wrote it, or it is another one.
+    is_written(work, task).map(|_| false)
+}
+
+/// Whether an earlier try of this very task, known by its nonce, wrote it.
+fn is_written(work: &Work<'_>, task: &NewTask) -> Result<bool> {
+    match work.first(NONCE, [task.id.number()], |row| Ok(row.get::<_, i64>(0)?))? {
+        None => Ok(false),
+        Some(nonce) if nonce == i64::from(task.nonce.get()) => Ok(true),
+        Some(_) => Err(StoreError::corrupt(Some(task.id), "its id was enqueued before with another nonce").into()),
+    }
+}

@@ -1,0 +1,121 @@
+//! How runs end, and how far they have come.
+
+use std::collections::BTreeMap;
+
+use queue_core::progress::ProgressUpdate;
+use queue_core::{
+    ClaimId, ErrorText, Event, Settle, Settled, Settlement, StoreError, StoreLimits, TaskId, TaskResult,
+    TransitionError, transition,
+};
+use rusqlite::params;
+
+use crate::task::TaskRow;
+use crate::work::{Id as _, Result, Work, clamped};
+
+const ADD_RESULT: &str = "INSERT OR REPLACE INTO queue_result (task_id, body, dropped) VALUES (?1, ?2, ?3)";
+const ADD_ATTEMPT: &str = "INSERT OR REPLACE INTO queue_attempt \
+                           (task_id, fence, attempt, started_at, ended_at, outcome, error) \
+                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+const DROP_OLD_ATTEMPTS: &str = "DELETE FROM queue_attempt WHERE task_id = ?1 AND fence <= \
+                                 (SELECT fence FROM queue_attempt WHERE task_id = ?1 ORDER BY fence DESC LIMIT 1 OFFSET ?2)";
+const LEAVE_CLAIM: &str = "UPDATE queue_claim SET open = open - ?2 WHERE id = ?1 RETURNING open";
+/// The count is a shortcut: what decides is whether a member is held still.
+const DROP_CLAIM: &str = "DELETE FROM queue_claim WHERE id = ?1 AND NOT EXISTS \
+                          (SELECT 1 FROM json_each(queue_claim.members) AS m CROSS JOIN queue_task AS t \
+                           WHERE t.id = m.value AND t.claim_id = queue_claim.id AND t.status = 1)";
+const PROGRESS: &str =
+    "UPDATE queue_task SET percent = ?3, message = ?4 WHERE id = ?1 AND claim_id = ?2 AND status = 1";
+
+/// As many failed attempts of a task as operators are shown.
+const ATTEMPTS_MAX: u32 = 100;
+
+/// Refuses a batch that is too large, before anything is written.
+pub(crate) fn check(limits: &StoreLimits, batch: &[Settle]) -> Result<(), StoreError> {
+    let (size, limit) = (batch.len() as u64, limits.batch_max as u64);
+    if size > limit {
+        return Err(StoreError::TooLarge { what: "a batch in settlements", size, limit });
+    }
+    Ok(())
+}
+
+pub(crate) fn settle(work: &mut Work<'_>, batch: &[Settle], limits: &StoreLimits) -> Result<Vec<Settled>> {
+    let mut settled = Vec::with_capacity(batch.len());
+    let mut left: BTreeMap<ClaimId, i64> = BTreeMap::new();
+    for item in batch {
+        let one = settle_one(work, item, limits)?;
+        if one == Settled::Applied {
+            *left.entry(item.claim).or_default() += 1;
+        }
+        settled.push(one);
+    }
+    for (claim, count) in left {
+        leave_claim(work, claim, count)?;
+    }
+    Ok(settled)
+}
+
+/// Completes one task, in whatever transaction `work` is in.
+pub(crate) fn settle_one(work: &mut Work<'_>, item: &Settle, limits: &StoreLimits) -> Result<Settled> {
+    let row = TaskRow::load(work, item.task);
+    // A row that cannot be is left alone, and whoever holds it cannot do anything about it.
+    let Some(Some(row)) = work.pass_over_corrupt(row)? else { return Ok(Settled::Stale) };
+    let event = Event::Settle { claim: item.claim, leaves: item.leaves, settlement: &item.settlement };
+    let to = match transition(&row.state, &event, work.now) {
+        Ok(to) => to,
+        Err(TransitionError::AlreadySettled) => return Ok(Settled::Already(row.state.status)),
+        Err(_) => return Ok(Settled::Stale),
+    };
+    row.advance(work, &to)?;
+    if let Settlement::Complete { result } = &item.settlement {
+        keep_result(work, item.task, result, limits.result_bytes_max)?;
+    }
+    if let Some(error) = item.settlement.error() {
+        keep_attempt(work, &row, item.settlement.label(), error)?;
+    }
+    Ok(Settled::Applied)
+}
+
+/// Records progress where the claim is current.
+pub(crate) fn progress(work: &Work<'_>, batch: &[ProgressUpdate]) -> Result<()> {
+    for ProgressUpdate { task, claim, progress } in batch {
+        work.execute(PROGRESS, params![task.number(), claim.number(), progress.percent().get(), progress.message()])?;
+    }
+    Ok(())
+}
+
+/// So many tasks of a claim are settled; the claim goes with its last one.
+pub(crate) fn leave_claim(work: &Work<'_>, claim: ClaimId, count: i64) -> Result<()> {
+    let open = work.first(LEAVE_CLAIM, [claim.number(), count], |row| Ok(row.get::<_, i64>(0)?))?;
+    if open.is_some_and(|open| open <= 0) {
+        work.execute(DROP_CLAIM, [claim.number()])?;
+    }
+    Ok(())
+}
+
+fn keep_result(work: &Work<'_>, task: TaskId, result: &TaskResult, bytes_max: u64) -> Result<()> {
+    let value = match result {
+        TaskResult::None => return Ok(()),
+        TaskResult::Value(value) => TaskResult::bounded(value.clone(), bytes_max),
+        TaskResult::Dropped { .. } => result.clone(),
+    };
+    let (body, dropped) = match &value {
+        TaskResult::Value(value) => (Some(value.as_ref()), None),
+        TaskResult::Dropped { bytes } => (None, Some(clamped(*bytes))),
+        TaskResult::None => return Ok(()),
+    };
+    work.execute(ADD_RESULT, params![task.number(), body, dropped])?;
+    Ok(())
+}
+
+fn keep_attempt(work: &Work<'_>, run: &TaskRow, outcome: &str, error: &ErrorText) -> Result<()> {
+    let (id, fence) = (run.id.number(), run.state.fence.get());
+    let started_at = run.state.started_at.unwrap_or(work.now).as_micros();
+    work.execute(
+        ADD_ATTEMPT,
+        params![id, fence, run.state.attempt, started_at, work.now.as_micros(), outcome, error.as_str()],
+    )?;
+    if fence > ATTEMPTS_MAX {
+        work.execute(DROP_OLD_ATTEMPTS, params![id, ATTEMPTS_MAX])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,269 @@
+//! Looking for what a claim may take. It only reads: the idle poll ends here, without a lock and without a write.
+
+use std::collections::HashMap;
+
+use queue_core::admission::{Admission, Candidate, Verdict};
+use queue_core::{ClaimRequest, Event, QueueName, StoreError, TaskId, TaskState, TaskType, Timestamp, transition};
+use rusqlite::params;
+
+use crate::lanes::{Lane, QueueLanes, type_ids, waiting};
+use crate::task::TaskRow;
+use crate::work::{Result, Work, task_id};
+
+/// The due rows of a lane after a position, in their order.
+pub(crate) const DUE: &str = "SELECT run_at, task_id, type_id, deadline_at, bytes FROM queue_ready \
+                              WHERE queue_id = ?1 AND suspect = ?2 AND rank = ?3 AND (run_at, task_id) > (?4, ?5) \
+                              AND run_at <= ?6 ORDER BY run_at, task_id LIMIT ?7";
+/// The first rows of a lane that are not due yet.
+pub(crate) const LATER: &str = "SELECT run_at, type_id FROM queue_ready \
+                                WHERE queue_id = ?1 AND suspect = ?2 AND rank = ?3 AND run_at > ?4 \
+                                ORDER BY run_at, task_id LIMIT ?5";
+
+/// Due rows read at a time.
+const CHUNK_MAX: usize = 256;
+/// Rows looked at in a lane for the next due one of a served type. When none is among them, the answer is the due time of the
+/// last one looked at: too early at worst, and the look then goes on from there.
+const LATER_MAX: usize = 256;
+
+/// A task that may be taken, and the state it goes to.
+#[derive(Debug)]
+pub(crate) struct Taking {
+    pub(crate) row: TaskRow,
+    pub(crate) to: TaskState,
+    pub(crate) task_type: TaskType,
+    pub(crate) queue: QueueName,
+}
+
+/// What a look found.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    /// What may be taken, in the order in which it should start; tasks that end without a run are among them.
+    pub(crate) takings: Vec<Taking>,
+    /// When the next of this scope is due.
+    pub(crate) next_due: Option<Timestamp>,
+    /// The queue of the last task that is to run.
+    pub(crate) last_queue: Option<i64>,
+}
+
+/// How far to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Until something is found.
+    First,
+    /// Until nothing more fits.
+    Full,
+}
+
+/// Looks for what the request may take; the queue after `last` comes first.
+pub(crate) fn survey(work: &mut Work<'_>, request: &ClaimRequest, last: Option<i64>, depth: Depth) -> Result<Survey> {
+    let scope = &request.scope;
+    let queues = waiting(work, &scope.queues, false)?;
+    let types = type_ids(work, &scope.types)?;
+    let mut look = Look {
+        request,
+        depth,
+        types,
+        admission: Admission::new(request, work.now),
+        takings: Vec::new(),
+        unnamed: HashMap::new(),
+        last_queue: None,
+        more: false,
+        full: false,
+    };
+    look.take(work, &queues, last)?;
+    let next_due = if look.more { Some(work.now) } else { look.later(work, &queues)? };
+    Ok(Survey { takings: look.takings, next_due, last_queue: look.last_queue })
+}
+
+struct Look<'r> {
+    request: &'r ClaimRequest,
+    depth: Depth,
+    types: HashMap<i64, TaskType>,
+    admission: Admission<'r>,
+    takings: Vec<Taking>,
+    /// Types that are not served, met in queues that fail such tasks.
+    unnamed: HashMap<i64, TaskType>,
+    last_queue: Option<i64>,
+    /// There is more that is due.
+    more: bool,
+    /// Nothing more fits.
+    full: bool,
+}
+
+/// Where the look stands in one queue.
+struct Turn<'q> {
+    queue_id: i64,
+    queue: &'q QueueName,
+    lanes: std::slice::Iter<'q, Lane>,
+    lane: Option<Lane>,
+    position: (i64, i64),
+    fails_unregistered: bool,
+}
+
+impl<'r> Look<'r> {
+    /// Takes from the queues in turn, an equal share from each, until nothing more fits or nothing more is due.
+    fn take(&mut self, work: &mut Work<'_>, queues: &[QueueLanes], last: Option<i64>) -> Result<()> {
+        let mut turns = queues
+            .iter()
+            .filter(|queue| queue.lanes.iter().any(|lane| lane.first <= work.now))
+            .map(|queue| Turn {
+                queue_id: queue.id,
+                queue: &queue.queue,
+                lanes: queue.lanes.iter(),
+                lane: None,
+                position: START,
+                fails_unregistered: self.request.scope.fail_unregistered.contains(&queue.queue),
+            })
+            .collect::<Vec<_>>();
+        let after_last = turns.iter().position(|turn| Some(turn.queue_id) > last);
+        turns.rotate_left(after_last.unwrap_or_default());
+        while !turns.is_empty() && !self.full {
+            let share = self.admission.room().div_ceil(turns.len()).max(1);
+            let mut unfinished = Vec::with_capacity(turns.len());
+            for mut turn in turns {
+                if self.full || self.take_share(work, &mut turn, share)? {
+                    unfinished.push(turn);
+                }
+            }
+            turns = unfinished;
+        }
+        Ok(())
+    }
+
+    /// Takes up to `share` tasks from a queue; `false` when nothing of it is left.
+    fn take_share(&mut self, work: &mut Work<'_>, turn: &mut Turn<'_>, share: usize) -> Result<bool> {
+        let mut left = share;
+        loop {
+            let Some(lane) = turn.lane.or_else(|| turn.lanes.find(|lane| lane.first <= work.now).copied()) else {
+                return Ok(false);
+            };
+            turn.lane = Some(lane);
+            let chunk = (left + 1).min(CHUNK_MAX);
+            let due = due(work, &lane, turn.position, chunk)?;
+            for row in &due {
+                if left == 0 {
+                    return Ok(true);
+                }
+                turn.position = (row.run_at, row.task);
+                left -= usize::from(self.meet(work, &lane, turn, row)?);
+                if self.full {
+                    return Ok(true);
+                }
+            }
+            if due.len() < chunk {
+                (turn.lane, turn.position) = (None, START);
+            }
+        }
+    }
+
+    /// Judges one due row; `true` when it is to run.
+    fn meet(&mut self, work: &mut Work<'_>, lane: &Lane, turn: &Turn<'_>, row: &Due) -> Result<bool> {
+        let unregistered = !self.types.contains_key(&row.type_id);
+        if unregistered && !turn.fails_unregistered {
+            return Ok(false);
+        }
+        if unregistered && !self.unnamed.contains_key(&row.type_id) {
+            let name = work.memory.names.name(work.conn, row.type_id).and_then(|name: Option<TaskType>| {
+                let corrupt = || StoreError::corrupt(TaskId::new(row.task.cast_unsigned()), "its type is not known");
+                Ok(name.ok_or_else(corrupt)?)
+            });
+            let Some(name) = work.pass_over_corrupt(name)? else { return Ok(false) };
+            self.unnamed.insert(row.type_id, name);
+        }
+        let names = if unregistered { &self.unnamed } else { &self.types };
+        let Some(task_type) = names.get(&row.type_id) else { return Ok(false) };
+        let candidate = Candidate {
+            queue: turn.queue,
+            task_type,
+            deadline_at: row.deadline_at.map(Timestamp::from_micros),
+            suspect: lane.suspect,
+            bytes: row.bytes,
+        };
+        let event = match self.admission.admit(&candidate) {
+            Verdict::Run => Event::Claim(self.request.claim),
+            Verdict::Expire => Event::Expire,
+            Verdict::Unregister => Event::Unregister,
+            // What has no room now is still there.
+            Verdict::Skip => {
+                self.more = true;
+                return Ok(false);
+            }
+            Verdict::Full => {
+                (self.more, self.full) = (true, true);
+                return Ok(false);
+            }
+        };
+        let task_type = task_type.clone();
+        let taking = moved(work, row.task, &event);
+        let Some((row, to)) = work.pass_over_corrupt(taking)? else { return Ok(false) };
+        let runs = matches!(event, Event::Claim(_));
+        if runs {
+            self.last_queue = Some(turn.queue_id);
+        }
+        self.takings.push(Taking { row, to, task_type, queue: turn.queue.clone() });
+        if self.depth == Depth::First {
+            (self.more, self.full) = (true, true);
+        }
+        Ok(runs)
+    }
+
+    /// When the next row of a served type is due, of those that are not yet.
+    fn later(&self, work: &Work<'_>, queues: &[QueueLanes]) -> Result<Option<Timestamp>> {
+        let mut next: Option<Timestamp> = None;
+        for QueueLanes { queue, lanes, .. } in queues {
+            let any = self.request.scope.fail_unregistered.contains(queue);
+            for lane in lanes {
+                if next.is_some_and(|next| next <= lane.first) {
+                    continue;
+                }
+                let rows = work.all(
+                    LATER,
+                    params![lane.queue_id, lane.suspect, lane.rank, work.now.as_micros(), LATER_MAX as i64],
+                    |row| Ok((row.get(0)?, row.get(1)?)),
+                )?;
+                let served = rows.iter().find(|(_, type_id)| any || self.types.contains_key(type_id));
+                let cut = (rows.len() == LATER_MAX).then(|| rows.last()).flatten();
+                let due = served.or(cut).map(|&(run_at, _): &(i64, i64)| Timestamp::from_micros(run_at));
+                next = [next, due].into_iter().flatten().min();
+            }
+        }
+        Ok(next)
+    }
+}
+
+/// Before every row of a lane.
+const START: (i64, i64) = (i64::MIN, i64::MIN);
+
+struct Due {
+    run_at: i64,
+    task: i64,
+    type_id: i64,
+    deadline_at: Option<i64>,
+    bytes: u64,
+}
+
+fn due(work: &Work<'_>, lane: &Lane, (run_at, task): (i64, i64), limit: usize) -> Result<Vec<Due>> {
+    work.all(
+        DUE,
+        params![lane.queue_id, lane.suspect, lane.rank, run_at, task, work.now.as_micros(), limit as i64],
+        |row| {
+            Ok(Due {
+                run_at: row.get(0)?,
+                task: row.get(1)?,
+                type_id: row.get(2)?,
+                deadline_at: row.get(3)?,
+                bytes: row.get::<_, i64>(4)?.unsigned_abs(),
+            })
+        },
+    )
+}
+
+/// The task's row and the state that the event leads to. A row that waits without being a task that waits is corrupt.
+fn moved(work: &Work<'_>, task: i64, event: &Event<'_>) -> Result<(TaskRow, TaskState)> {
+    let id = task_id(task)?;
+    let row =
+        TaskRow::load(work, id)?.ok_or_else(|| StoreError::corrupt(Some(id), "it waits, and there is no such task"))?;
+    let to = transition(&row.state, event, work.now)
+        .map_err(|error| StoreError::corrupt(Some(id), format!("it waits to run, but: {error}")))?;
+    Ok((row, to))
+}

@@ -1,0 +1,252 @@
+//! A task's row: read into the domain's state, and moved to the state that the domain says.
+
+use std::time::Duration;
+
+use queue_core::machine::FailureReason;
+use queue_core::time::micros;
+use queue_core::{
+    Backoff, Budget, ClaimId, Fence, Percent, Priority, Progress, QueueName, Run, Status, StoreError, TaskId,
+    TaskState, TaskType, Timestamp,
+};
+use rusqlite::{Row, params};
+
+use crate::error::Fault;
+use crate::work::{Id as _, Result, Work, task_id};
+
+/// The columns that [`TaskRow::read`] reads, of `queue_task AS t`.
+macro_rules! task_columns {
+    () => {
+        "t.id, t.type_id, t.queue_id, t.rank, t.policy_id, t.bytes, t.status, t.reason, t.attempt, t.max_attempts, \
+         t.losses, t.claims, t.claim_id, t.created_at, t.run_at, t.started_at, t.completed_at, t.deadline_at, \
+         t.budget, t.percent, t.message, \
+         EXISTS (SELECT 1 FROM queue_signal s WHERE s.task_id = t.id AND s.claim_id = t.claim_id)"
+    };
+}
+pub(crate) use task_columns;
+
+const LOAD: &str = concat!("SELECT ", task_columns!(), " FROM queue_task AS t WHERE t.id = ?1");
+const MOVE: &str = "UPDATE queue_task SET status = ?2, reason = ?3, attempt = ?4, losses = ?5, claims = ?6, claim_id = ?7, \
+                    run_at = ?8, started_at = ?9, completed_at = ?10, deadline_at = ?11 WHERE id = ?1";
+const ADD_READY: &str = "INSERT INTO queue_ready (queue_id, suspect, rank, run_at, task_id, type_id, deadline_at, bytes, again) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+const DROP_READY: &str =
+    "DELETE FROM queue_ready WHERE queue_id = ?1 AND suspect = ?2 AND rank = ?3 AND run_at = ?4 AND task_id = ?5";
+const ADD_FINISHED: &str = "INSERT INTO queue_finished (status, completed_at, task_id, type_id, queue_id, reason) \
+                            VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const DROP_FINISHED: &str = "DELETE FROM queue_finished WHERE status = ?1 AND completed_at = ?2 AND task_id = ?3";
+const SIGNAL: &str = "INSERT OR REPLACE INTO queue_signal (task_id, claim_id, created_at) VALUES (?1, ?2, ?3)";
+const DROP_SIGNAL: &str = "DELETE FROM queue_signal WHERE task_id = ?1";
+
+/// A task's row, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct TaskRow {
+    pub(crate) id: TaskId,
+    pub(crate) type_id: i64,
+    pub(crate) queue_id: i64,
+    pub(crate) priority: Priority,
+    pub(crate) policy_id: i64,
+    pub(crate) bytes: i64,
+    pub(crate) state: TaskState,
+    pub(crate) progress: Option<Progress>,
+}
+
+impl TaskRow {
+    /// The task's row; `None` when there is no such task.
+    pub(crate) fn load(work: &Work<'_>, id: TaskId) -> Result<Option<Self>> {
+        work.first(LOAD, [id.number()], Self::read)
+    }
+
+    /// Reads a row of the task columns; one that cannot be is a corrupt error that names the task.
+    pub(crate) fn read(row: &Row<'_>) -> Result<Self> {
+        let id = task_id(row.get(0)?)?;
+        Self::checked(id, row).map_err(|error| match error {
+            Fault::Store(StoreError::Corrupt { defect, .. }) => StoreError::corrupt(Some(id), defect).into(),
+            other => other,
+        })
+    }
+
+    fn checked(id: TaskId, row: &Row<'_>) -> Result<Self> {
+        let claim = row
+            .get::<_, Option<i64>>(12)?
+            .map(|claim| ClaimId::new(claim.cast_unsigned()).ok_or_else(|| corrupt("a claim has no id")));
+        let state = TaskState {
+            status: Status::from_code(small(row, 6)?).ok_or_else(|| corrupt("there is no such status"))?,
+            reason: match row.get::<_, Option<i64>>(7)? {
+                None => None,
+                Some(_) => Some(
+                    FailureReason::from_code(small(row, 7)?)
+                        .ok_or_else(|| corrupt("there is no such failure reason"))?,
+                ),
+            },
+            attempt: small(row, 8)?,
+            max_attempts: small(row, 9)?,
+            losses: small(row, 10)?,
+            fence: Fence::new(small(row, 11)?),
+            claim: claim.transpose()?,
+            cancel_requested: row.get(21)?,
+            created_at: Timestamp::from_micros(row.get(13)?),
+            run_at: Timestamp::from_micros(row.get(14)?),
+            started_at: time(row, 15)?,
+            completed_at: time(row, 16)?,
+            deadline_at: time(row, 17)?,
+            budget: match row.get::<_, Option<i64>>(18)? {
+                None => Budget::NONE,
+                Some(length) => Budget::of(Duration::from_micros(
+                    u64::try_from(length).map_err(|_| corrupt("a budget is negative"))?,
+                )),
+            },
+        };
+        if let Some(defect) = state.defect() {
+            return Err(corrupt(defect));
+        }
+        let percent: Option<u8> = row.get::<_, Option<i64>>(19)?.map(|_| small(row, 19)).transpose()?;
+        Ok(Self {
+            id,
+            type_id: row.get(1)?,
+            queue_id: row.get(2)?,
+            priority: Priority::from_rank(row.get(3)?).map_err(|error| corrupt(error.to_string()))?,
+            policy_id: row.get(4)?,
+            bytes: row.get(5)?,
+            state,
+            progress: match percent {
+                None => None,
+                Some(percent) => {
+                    Some(Progress::new(Percent::new(percent), row.get::<_, Option<String>>(20)?.unwrap_or_default()))
+                }
+            },
+        })
+    }
+
+    /// The place among those that wait that a queued task of this row has.
+    pub(crate) fn add_to_ready(&self, work: &Work<'_>, state: &TaskState) -> Result<()> {
+        let deadline_at = state.deadline_at.map(Timestamp::as_micros);
+        let (suspect, again) = (state.is_suspect(), state.fence > Fence::default());
+        work.execute(
+            ADD_READY,
+            params![
+                self.queue_id,
+                suspect,
+                self.priority.rank(),
+                state.run_at.as_micros(),
+                self.id.number(),
+                self.type_id,
+                deadline_at,
+                self.bytes,
+                again,
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Moves the task to the state that a transition led to, with its places in the lists of what waits and what ended:
+    /// the one exit through which every status changes.
+    pub(crate) fn advance(&self, work: &Work<'_>, to: &TaskState) -> Result<()> {
+        if let Some(defect) = to.defect() {
+            return Err(StoreError::corrupt(Some(self.id), defect).into());
+        }
+        let from = &self.state;
+        let id = self.id.number();
+        self.leave(work, from)?;
+        work.execute(
+            MOVE,
+            params![
+                id,
+                to.status.code(),
+                to.reason.map(FailureReason::code),
+                to.attempt,
+                to.losses,
+                to.fence.get(),
+                to.claim.map(|claim| claim.number()),
+                to.run_at.as_micros(),
+                to.started_at.map(Timestamp::as_micros),
+                to.completed_at.map(Timestamp::as_micros),
+                to.deadline_at.map(Timestamp::as_micros),
+            ],
+        )?;
+        match (to.status, to.completed_at) {
+            (Status::Queued, _) => self.add_to_ready(work, to)?,
+            (Status::Completed | Status::Failed, Some(completed_at)) => {
+                let reason = to.reason.map(FailureReason::code);
+                work.execute(
+                    ADD_FINISHED,
+                    params![to.status.code(), completed_at.as_micros(), id, self.type_id, self.queue_id, reason],
+                )?;
+            }
+            (Status::Running | Status::Completed | Status::Failed, _) => {}
+        }
+        match (from.cancel_requested, to.cancel_requested) {
+            (true, false) => {
+                work.execute(DROP_SIGNAL, [id])?;
+            }
+            (_, true) => {
+                let claim = to.claim.map(|claim| claim.number());
+                work.execute(SIGNAL, params![id, claim, work.now.as_micros()])?;
+            }
+            (false, false) => {}
+        }
+        Ok(())
+    }
+
+    /// Takes the task out of the list that its status puts it in.
+    pub(crate) fn leave(&self, work: &Work<'_>, from: &TaskState) -> Result<()> {
+        let id = self.id.number();
+        let left = match (from.status, from.completed_at) {
+            (Status::Queued, _) => {
+                let (suspect, run_at) = (from.is_suspect(), from.run_at.as_micros());
+                work.execute(DROP_READY, params![self.queue_id, suspect, self.priority.rank(), run_at, id])?
+            }
+            (Status::Completed | Status::Failed, Some(completed_at)) => {
+                work.execute(DROP_FINISHED, params![from.status.code(), completed_at.as_micros(), id])?
+            }
+            (Status::Running | Status::Completed | Status::Failed, _) => 1,
+        };
+        if left == 0 {
+            return Err(StoreError::corrupt(Some(self.id), "the task is not in the list that its status says").into());
+        }
+        Ok(())
+    }
+
+    /// What the decision about the end of a run depends on.
+    pub(crate) fn run(&self, work: &mut Work<'_>) -> Result<Run> {
+        Ok(Run {
+            attempt: self.state.attempt,
+            max_attempts: self.state.max_attempts,
+            backoff: self.backoff(work)?,
+            deadline_at: self.state.deadline_at,
+            cancel_requested: self.state.cancel_requested,
+        })
+    }
+
+    pub(crate) fn task_type(&self, work: &mut Work<'_>) -> Result<TaskType> {
+        let name = work.memory.names.name(work.conn, self.type_id)?;
+        name.ok_or_else(|| StoreError::corrupt(Some(self.id), "its type is not known").into())
+    }
+
+    pub(crate) fn queue(&self, work: &mut Work<'_>) -> Result<QueueName> {
+        let name = work.memory.names.name(work.conn, self.queue_id)?;
+        name.ok_or_else(|| StoreError::corrupt(Some(self.id), "its queue is not known").into())
+    }
+
+    pub(crate) fn backoff(&self, work: &mut Work<'_>) -> Result<Backoff> {
+        let backoff = work.memory.names.name(work.conn, self.policy_id)?;
+        backoff.ok_or_else(|| StoreError::corrupt(Some(self.id), "its retry policy is not known").into())
+    }
+}
+
+/// A budget as SQLite keeps it.
+pub(crate) fn budget_micros(budget: Budget) -> Option<i64> {
+    budget.length().map(micros)
+}
+
+fn corrupt(defect: impl Into<String>) -> Fault {
+    StoreError::corrupt(None, defect).into()
+}
+
+fn small<N: TryFrom<i64>>(row: &Row<'_>, column: usize) -> Result<N> {
+    let number: i64 = row.get(column)?;
+    N::try_from(number).map_err(|_| corrupt(format!("{number} is out of range in column {column}")))
+}
+
+fn time(row: &Row<'_>, column: usize) -> Result<Option<Timestamp>> {
+    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_micros))
+}

@@ -1,0 +1,127 @@
+//! What a job works with: the connection it may use until it ends, one reading of the clock, the known names.
+
+use queue_core::{StoreError, TaskId, Timestamp};
+use rusqlite::{CachedStatement, Connection, Params, Row};
+
+use crate::error::Fault;
+use crate::names::Names;
+
+/// Corrupt tasks that are told in the log, each once, at most.
+const TOLD_MAX: usize = 1_000;
+
+pub(crate) type Result<T, E = Fault> = std::result::Result<T, E>;
+
+/// A job's view of the database, within a transaction.
+pub(crate) struct Work<'a> {
+    pub(crate) conn: &'a Connection,
+    /// The store's clock, read once for this job.
+    pub(crate) now: Timestamp,
+    pub(crate) memory: &'a mut Memory,
+}
+
+/// What a thread remembers from job to job.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) names: Names,
+    /// The queue that was served last: the next claim begins after it.
+    pub(crate) last_queue: Option<i64>,
+    told: std::collections::BTreeSet<Option<TaskId>>,
+}
+
+impl Work<'_> {
+    pub(crate) fn statement(&self, sql: &str) -> Result<CachedStatement<'_>> {
+        Ok(self.conn.prepare_cached(sql)?)
+    }
+
+    /// Runs a write and says how many rows it touched.
+    pub(crate) fn execute(&self, sql: &str, params: impl Params) -> Result<usize> {
+        Ok(self.statement(sql)?.execute(params)?)
+    }
+
+    /// The first row, if there is one.
+    pub(crate) fn first<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let mut statement = self.statement(sql)?;
+        let mut rows = statement.query(params)?;
+        rows.next()?.map(read).transpose()
+    }
+
+    /// All rows.
+    pub(crate) fn all<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        mut read: impl FnMut(&Row<'_>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let mut statement = self.statement(sql)?;
+        let mut rows = statement.query(params)?;
+        let mut all = Vec::new();
+        while let Some(row) = rows.next()? {
+            all.push(read(row)?);
+        }
+        Ok(all)
+    }
+
+    /// Whether there is a row.
+    pub(crate) fn exists(&self, sql: &str, params: impl Params) -> Result<bool> {
+        Ok(self.statement(sql)?.exists(params)?)
+    }
+
+    /// Passes over a corrupt row: it is told in the log, once, and is `None`. Any other error stays one.
+    pub(crate) fn pass_over_corrupt<T>(&mut self, read: Result<T>) -> Result<Option<T>> {
+        let (task, defect) = match read {
+            Ok(value) => return Ok(Some(value)),
+            Err(Fault::Store(StoreError::Corrupt { task, defect })) => (task, defect),
+            Err(fault) => return Err(fault),
+        };
+        let told = &mut self.memory.told;
+        if told.len() < TOLD_MAX && told.insert(task) {
+            tracing::error!(task = task.map(TaskId::get), defect, "a corrupt row is left alone");
+        }
+        Ok(None)
+    }
+}
+
+/// An id as SQLite keeps it: the same 64 bits, signed.
+pub(crate) trait Id: Copy {
+    fn number(self) -> i64;
+}
+
+macro_rules! id {
+    ($($id:ty),+) => {
+        $(impl Id for $id {
+            fn number(self) -> i64 {
+                self.get().cast_signed()
+            }
+        })+
+    };
+}
+
+id!(queue_core::TaskId, queue_core::ClaimId, queue_core::SessionId);
+
+/// The task of a stored number.
+pub(crate) fn task_id(number: i64) -> Result<TaskId> {
+    TaskId::new(number.cast_unsigned()).ok_or_else(|| StoreError::corrupt(None, "a task has no id").into())
+}
+
+/// The ids as a JSON array, for one bound parameter.
+pub(crate) fn id_list(ids: impl IntoIterator<Item = TaskId>) -> String {
+    let mut list = String::from("[");
+    for id in ids {
+        if list.len() > 1 {
+            list.push(',');
+        }
+        list.push_str(&id.number().to_string());
+    }
+    list.push(']');
+    list
+}
+
+/// A number as SQLite keeps it, cut at its largest.
+pub(crate) fn clamped(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}
