@@ -1,7 +1,7 @@
 //! Under construction.
 
 mod client;
-mod clock;
+pub mod clock;
 mod codec;
 mod complete;
 mod ctx;
@@ -11,6 +11,8 @@ mod error;
 mod handler;
 mod ids;
 mod limits;
+mod pool;
+pub mod ports;
 mod task;
 mod write;
 
@@ -22,6 +24,7 @@ pub use ctx::{Ctx, percent};
 pub use enqueue::{Enqueue, EnqueueAll, EnqueueAllError, EnqueueError, OwnTransaction};
 pub use error::{Result, ResultExt, TaskError};
 pub use limits::Limits;
+pub use pool::{BuildError, Draining, HandlerError, Pool, Report, RunningPool, StartError};
 pub use queue_core;
 pub use queue_core::{
     Backoff, Budget, Enqueued, Fence, IdempotencyKey, Payload, Percent, Priority, Progress, QueueName, Retry, Start,

@@ -1,0 +1,37 @@
+//! The worker pool. Promise: **a task is run at least once and settled at most once**, whatever handlers, the store and other
+//! workers do; and the pool ends when it is told to.
+//!
+//! | part | what it does |
+//! |---|---|
+//! | `builder`, `running`, `engine` | what users hold; starts the parts and ends them together |
+//! | `dispatcher` | owns what is held: claims, starts handlers, settles, stops; one trip to the store a batch |
+//! | `executor`, `ending` | one run of one handler: panics, time limits, cancelling in two steps |
+//! | `held`, `pace`, `call` | the slots; how fast to poll and to repeat; one bounded call to the store |
+//! | `heartbeat`, `board` | renews the session on a thread of its own and stops handlers without the dispatcher's help |
+//! | `reaper`, `sampler` | recovers tasks of workers that are gone; tells the observer how the queues stand |
+//!
+//! What is deliberately absent: no part but the dispatcher changes what is held, no rule of the state machine is here (they are
+//! in `queue_core`), no adapter is named, and nothing depends on the order of a hash map.
+
+mod board;
+mod builder;
+mod call;
+mod config;
+mod dispatcher;
+mod ending;
+mod engine;
+mod error;
+mod executor;
+mod heartbeat;
+mod held;
+mod pace;
+mod reaper;
+mod report;
+mod running;
+mod sampler;
+mod signals;
+
+pub use self::builder::{Draining, Pool};
+pub use self::error::{BuildError, StartError};
+pub use self::report::{HandlerError, Report};
+pub use self::running::RunningPool;

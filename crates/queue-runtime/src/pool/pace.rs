@@ -1,0 +1,115 @@
+//! How fast the pool polls, repeats what failed, and works.
+
+use std::time::Duration;
+
+use super::config::Config;
+
+/// The first wait after the store failed, and the longest.
+const TROUBLE_MIN: Duration = Duration::from_millis(100);
+const TROUBLE_MAX: Duration = Duration::from_secs(5);
+
+/// Handlers that take longer than this are not worth a prefetch: what waits for them is better left to others.
+const BRISK_MAX: Duration = Duration::from_millis(100);
+
+/// The wait between polls that find nothing: it doubles from the least to the most.
+#[derive(Debug)]
+pub(crate) struct Poll {
+    wait: Duration,
+}
+
+impl Poll {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self { wait: config.poll_min }
+    }
+
+    /// Something was found, or is said to be there.
+    pub(crate) fn reset(&mut self, config: &Config) {
+        self.wait = config.poll_min;
+    }
+
+    /// The wait after another poll in vain.
+    pub(crate) fn next(&mut self, config: &Config) -> Duration {
+        let wait = self.wait;
+        self.wait = wait.saturating_mul(2).min(config.poll_max);
+        config.jittered(wait)
+    }
+}
+
+/// The wait after failures of the store.
+#[derive(Debug, Default)]
+pub(crate) struct Trouble {
+    failures: u32,
+    /// When to try again, on the monotonic clock.
+    until: Duration,
+}
+
+impl Trouble {
+    /// The store failed.
+    pub(crate) fn failed(&mut self, config: &Config, now: Duration) {
+        // Failures of calls that were under way together count once.
+        if now < self.until {
+            return;
+        }
+        let wait = TROUBLE_MIN.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(TROUBLE_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.until = now + config.jittered(wait);
+    }
+
+    /// The store answered.
+    pub(crate) const fn over(&mut self) {
+        self.failures = 0;
+    }
+
+    /// When to try again.
+    pub(crate) const fn until(&self) -> Duration {
+        self.until
+    }
+}
+
+/// How long handlers take, as a moving average.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    average: Option<Duration>,
+}
+
+impl Pace {
+    pub(crate) fn ran(&mut self, took: Duration) {
+        self.average = Some(match self.average {
+            None => took,
+            Some(average) => average - average / 16 + took / 16,
+        });
+    }
+
+    /// Nothing ends for a while: what was fast is not any more.
+    pub(crate) fn stalled(&mut self) {
+        self.average = Some(BRISK_MAX.saturating_mul(4));
+    }
+
+    /// Whether handlers are known to end soon, so that a task claimed ahead does not wait for long.
+    pub(crate) fn is_brisk(&self) -> bool {
+        self.average.is_some_and(|average| average < BRISK_MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefetch_is_for_handlers_known_to_be_fast() {
+        let mut pace = Pace::default();
+        assert!(!pace.is_brisk());
+        pace.ran(Duration::from_millis(1));
+        assert!(pace.is_brisk());
+        pace.stalled();
+        assert!(!pace.is_brisk());
+        for _ in 0..40 {
+            pace.ran(Duration::from_millis(1));
+        }
+        assert!(pace.is_brisk());
+        for _ in 0..20 {
+            pace.ran(Duration::from_secs(1));
+        }
+        assert!(!pace.is_brisk());
+    }
+}

@@ -1,0 +1,124 @@
+//! A world in virtual time: one store, a clock that moves when everybody waits, and pools that run in it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use queue_core::{Clock, Entropy, Observation, Observer, TaskAdmin, TaskRecord};
+use queue_runtime::clock::TokioClock;
+use queue_runtime::ports::Ports;
+use queue_runtime::{Payload, Pool, Queue, Store, TaskId, TaskSpec, TaskType, Timestamp};
+use queue_testkit::{MemoryStore, SeededEntropy, StoreClock};
+
+pub(crate) const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+pub(crate) const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// The store's clock: tokio's, which moves when everybody waits, and what a test adds to it.
+#[derive(Clone, Debug)]
+pub(crate) struct VirtualTime {
+    pub(crate) clock: TokioClock,
+    jump: Arc<Mutex<Duration>>,
+}
+
+impl VirtualTime {
+    fn new() -> Self {
+        let clock = TokioClock::starting_at(Timestamp::from_micros(1_700_000_000_000_000));
+        Self { clock, jump: Arc::default() }
+    }
+
+    /// Moves the store's clock alone.
+    pub(crate) fn jump(&self, by: Duration) {
+        *self.jump.lock().unwrap() += by;
+    }
+}
+
+impl StoreClock for VirtualTime {
+    fn now(&self) -> Timestamp {
+        self.clock.wall().after(*self.jump.lock().unwrap())
+    }
+}
+
+/// One store, and what is needed to run pools on it.
+pub(crate) struct World {
+    pub(crate) store: MemoryStore,
+    pub(crate) time: VirtualTime,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) queue: Queue,
+}
+
+impl World {
+    /// A new world; the runtime's time must be paused.
+    pub(crate) fn new() -> Self {
+        let time = VirtualTime::new();
+        let store = MemoryStore::with_clock(Arc::new(time.clone()));
+        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(7));
+        let queue = Queue::with_ports(store.clone(), Arc::new(time.clock), Arc::clone(&entropy)).erase();
+        Self { store, time, entropy, queue }
+    }
+
+    /// A pool that runs in this world, on its store.
+    pub(crate) fn pool(&self) -> Pool {
+        self.pool_on(&self.queue)
+    }
+
+    /// A pool on another view of the store, one with faults for example.
+    pub(crate) fn pool_over(&self, store: impl Store + 'static) -> Pool {
+        self.pool_on(&Queue::with_ports(store, Arc::new(self.time.clock), Arc::clone(&self.entropy)).erase())
+    }
+
+    fn pool_on(&self, queue: &Queue) -> Pool {
+        Pool::new(queue).ports(self.ports()).name("test")
+    }
+
+    pub(crate) fn ports(&self) -> Ports {
+        Ports { clock: Arc::new(self.time.clock), ..Ports::paused(Arc::clone(&self.entropy)) }
+    }
+
+    /// Virtual time since the beginning.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.time.clock.monotonic()
+    }
+
+    /// Enqueues a task with defaults, but for what `change` does to it.
+    pub(crate) async fn enqueue(&self, task_type: &'static str, change: impl FnOnce(&mut TaskSpec)) -> TaskId {
+        let mut spec = TaskSpec::new(TaskType::new(task_type), Payload::json("null"));
+        change(&mut spec);
+        self.queue.enqueue_spec(spec).await.unwrap().id()
+    }
+
+    /// A task as it stands.
+    pub(crate) async fn task(&self, task: TaskId) -> TaskRecord {
+        self.store.get(task).await.unwrap().unwrap()
+    }
+
+    /// Waits for something to hold, a minute of virtual time at most.
+    pub(crate) async fn until<F: Future<Output = bool>>(&self, what: &str, mut holds: impl FnMut() -> F) {
+        for _ in 0..60_000 {
+            if holds().await {
+                return;
+            }
+            tokio::time::sleep(ms(1)).await;
+        }
+        panic!("never: {what}");
+    }
+}
+
+/// What was observed, as text.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heard(Arc<Mutex<Vec<String>>>);
+
+impl Heard {
+    pub(crate) fn of(&self, prefix: &str) -> Vec<String> {
+        self.0.lock().unwrap().iter().filter(|one| one.starts_with(prefix)).cloned().collect()
+    }
+}
+
+impl Observer for Heard {
+    fn observe(&self, observation: &Observation<'_>) {
+        self.0.lock().unwrap().push(format!("{observation:?}"));
+    }
+}
