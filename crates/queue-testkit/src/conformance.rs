@@ -10,12 +10,18 @@ mod fixture;
 mod list;
 mod subject;
 
+pub mod attempts;
 pub mod capacity;
 pub mod claim;
 pub mod enqueue;
 pub mod keys;
 pub mod migrate;
+pub mod pause;
+pub mod progress;
+pub mod resolve;
 pub mod roundtrip;
+pub mod sessions;
+pub mod settle;
 pub mod turns;
 
 pub use fixture::{Fixture, run};

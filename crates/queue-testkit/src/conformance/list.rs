@@ -84,6 +84,68 @@ macro_rules! __conformance_cases {
                 even_when_one_task_is_taken_at_a_time
                 priority_does_not_reach_over_queues
             }
+            pause {
+                a_paused_queue_is_not_claimed
+                an_unused_queue_can_be_paused
+                tells_by_whom_and_why
+                long_texts_are_cut
+                what_runs_goes_on
+            }
+            sessions {
+                a_session_is_listed_as_it_was_opened
+                long_names_are_cut
+                opening_again_renews
+                a_renewal_runs_from_now
+                an_unknown_session_is_fenced
+                a_late_session_that_nobody_fenced_goes_on
+                what_is_past_its_lease_is_fenced
+                fencing_races_renewing
+                closing_fences_at_once
+                closing_is_repeatable
+                are_listed_with_what_they_hold
+                a_drain_is_told
+                a_renewal_tells_what_is_paused
+                many_renew_while_they_claim
+            }
+            resolve {
+                a_committed_claim_is_told_whole
+                tells_only_what_is_still_held
+                a_void_claim_can_never_be_committed
+                housekeeping_revives_no_void_claim
+                a_void_claim_outlives_its_session
+                a_fenced_sessions_claim_is_told
+                resolving_races_claiming
+                a_dropped_claim_can_be_resolved
+            }
+            settle {
+                every_settlement_is_applied_as_the_core_says
+                a_repeated_settle_is_already_there
+                a_claim_that_is_not_current_is_stale
+                a_reaped_task_is_stale_for_its_holder
+                a_settled_task_is_stale_for_the_reaper
+                a_deleted_task_is_stale
+                a_stale_item_leaves_the_others_applied
+                a_settle_twice_in_a_batch_is_applied_once
+                an_empty_batch_is_fine
+                the_longest_delays_are_kept
+                a_full_batch_is_applied
+                settles_and_claims_in_one_trip
+                a_trip_of_a_fenced_session_settles
+                a_claim_is_settled_in_parts
+            }
+            attempts {
+                failed_attempts_are_kept
+                an_end_without_an_error_leaves_the_last_one
+                success_leaves_no_history
+                an_end_without_a_run_is_no_attempt
+                no_more_than_a_hundred_are_told
+            }
+            progress {
+                is_recorded
+                of_a_stale_claim_is_dropped
+                of_others_is_not_affected_by_a_stale_one
+                stays_when_a_run_ends
+            }
         }
     };
 }
