@@ -10,18 +10,28 @@ mod fixture;
 mod list;
 mod subject;
 
+pub mod act;
 pub mod attempts;
+pub mod budgets;
+pub mod busy;
+pub mod cancel;
 pub mod capacity;
 pub mod claim;
 pub mod enqueue;
+pub mod histories;
 pub mod keys;
+pub mod listing;
 pub mod migrate;
 pub mod pause;
 pub mod progress;
+pub mod prune;
+pub mod races;
+pub mod reaper;
 pub mod resolve;
 pub mod roundtrip;
 pub mod sessions;
 pub mod settle;
+pub mod stats;
 pub mod turns;
 
 pub use fixture::{Fixture, run};

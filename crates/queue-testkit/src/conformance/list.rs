@@ -146,6 +146,83 @@ macro_rules! __conformance_cases {
                 of_others_is_not_affected_by_a_stale_one
                 stays_when_a_run_ends
             }
+            reaper {
+                tells_tasks_of_fenced_sessions
+                finding_changes_nothing
+                tells_no_more_than_the_limit
+                a_lost_task_is_run_again_by_another
+                a_task_that_kills_its_workers_crashes
+                a_cancel_request_is_told_of_a_lost_task
+                the_row_stays_as_long_as_a_task_is_held
+                several_reapers_recover_each_task_once
+                the_time_is_the_stores
+            }
+            budgets {
+                a_sweep_fails_what_is_spent
+                repeated_sweeps_look_at_everything
+                an_empty_sweep_finishes
+                what_runs_is_not_swept
+                a_task_between_attempts_is_swept
+                two_sweepers_fail_each_task_once
+            }
+            cancel {
+                a_waiting_task_fails_at_once
+                a_running_task_is_signalled
+                a_completion_may_win
+                a_request_does_not_reach_the_next_run
+                a_request_races_a_settle
+                what_has_ended_is_refused
+            }
+            act {
+                a_retry_grants_everything_afresh
+                a_retry_of_a_spent_budget_runs
+                a_retry_of_anything_else_is_refused
+                a_settle_after_a_retry_writes_nothing
+                deleting_leaves_no_trace
+                one_answer_for_each_task
+                a_long_selection_is_worked_off
+                a_filter_selects_in_the_order_of_its_list
+                an_empty_filter_is_refused
+            }
+            listing {
+                lists_are_in_order_and_have_no_gaps
+                every_condition_must_hold
+                a_list_leaves_payload_and_result_empty
+                empty_pages_are_fine
+            }
+            stats {
+                tasks_are_counted_by_queue
+                the_oldest_due_task_is_told
+                a_queue_once_used_stays_known
+                live_sessions_are_counted
+            }
+            prune {
+                removes_what_has_ended
+                removes_only_the_status_asked_for
+                keeps_what_ended_lately
+                removes_the_oldest_first
+                a_retried_task_has_not_ended
+            }
+            busy {
+                from_due_to_ended
+                what_waits_to_be_run_again
+                not_what_is_due_later
+                not_what_is_paused
+                only_what_is_in_scope
+            }
+            races {
+                concurrent_claims_share_no_task
+                producers_and_workers_finish_everything_once
+                a_holder_and_a_reaper_race
+                a_settle_races_its_own_repeat
+                settles_in_opposite_orders_do_not_deadlock
+                operators_race_claims
+            }
+            histories {
+                a_long_history_leaves_no_ghosts
+                another_history_leaves_no_ghosts
+                attempts_and_fences_add_up
+            }
         }
     };
 }
