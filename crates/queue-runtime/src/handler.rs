@@ -138,3 +138,122 @@ impl<F> fmt::Debug for Erased<F> {
         f.debug_struct("Handler").field("task_type", &self.task_type).field("blocking", &self.blocking).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::panic::AssertUnwindSafe;
+    use std::time::Duration;
+
+    use futures_util::FutureExt as _;
+    use queue_core::payload::ContentType;
+    use queue_core::{ClaimId, ErrorText, Fence, Priority, QueueName, TaskId, Timestamp};
+    use serde::Deserialize;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::clock::TokioClock;
+    use crate::erased::TaskHead;
+
+    #[derive(Serialize, Deserialize)]
+    struct Double(u32);
+
+    impl Task for Double {
+        const TYPE: TaskType = TaskType::new("double");
+        type Output = u32;
+    }
+
+    fn run() -> Arc<RunHandle> {
+        let head = TaskHead {
+            id: TaskId::new(1).unwrap(),
+            claim: ClaimId::from_random(2),
+            task_type: Double::TYPE,
+            queue: QueueName::DEFAULT,
+            priority: Priority::NORMAL,
+            attempt: 1,
+            max_attempts: 3,
+            fence: Fence::new(1),
+            created_at: Timestamp::EPOCH,
+            deadline_at: None,
+        };
+        Arc::new(RunHandle::new(head, CancellationToken::new(), Arc::new(TokioClock::new()), None))
+    }
+
+    async fn ran(handler: &Arc<dyn ErasedHandler>, json: &'static str) -> Outcome {
+        handler.run(Payload::json(json), run()).await
+    }
+
+    fn value(json: &'static str) -> Outcome {
+        Outcome::Succeeded(TaskResult::Value(json.into()))
+    }
+
+    #[tokio::test]
+    async fn an_async_handler_decodes_runs_and_encodes() {
+        let double = |Double(number): Double, cx: Ctx<u32>| async move {
+            if number == 0 {
+                return cx.snooze(Duration::from_secs(1));
+            }
+            Ok(number * cx.state())
+        };
+        let handler = erase(double, Arc::new(2), 2);
+        assert_eq!((handler.task_type(), handler.is_blocking()), (&Double::TYPE, false));
+        assert_eq!(format!("{handler:?}"), "Handler { task_type: \"double\", blocking: false }");
+        assert_eq!(ran(&handler, "21").await, value("42"));
+        assert_eq!(ran(&handler, "50").await, Outcome::Succeeded(TaskResult::Dropped { bytes: 3 }));
+        assert_eq!(ran(&handler, "0").await, Outcome::Snoozed(Duration::from_secs(1)));
+        let error = ErrorText::from("the payload does not decode as double: data error at line 1 column 6");
+        assert_eq!(ran(&handler, "\"four\"").await, Outcome::Errored { error, delay: None });
+    }
+
+    #[tokio::test]
+    async fn a_blocking_handler_runs_on_a_thread_that_may_block() {
+        let here = std::thread::current().id();
+        let double = move |Double(number): Double, cx: Ctx| {
+            assert_ne!(std::thread::current().id(), here);
+            if number == 0 {
+                return cx.reject("nothing to double");
+            }
+            Ok(number.checked_mul(2).expect("it fits"))
+        };
+        let handler = erase_blocking(double, Arc::new(()), 99);
+        assert!(handler.is_blocking());
+        assert_eq!(ran(&handler, "21").await, value("42"));
+        assert_eq!(ran(&handler, "0").await, Outcome::Rejected(ErrorText::from("nothing to double")));
+        assert!(matches!(ran(&handler, "[]").await, Outcome::Errored { .. }));
+        let panic = AssertUnwindSafe(ran(&handler, "4000000000")).catch_unwind().await.unwrap_err();
+        assert_eq!(panic.downcast_ref::<String>().unwrap(), "it fits");
+    }
+
+    #[test]
+    fn a_blocking_run_that_never_started_is_released() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let handle = runtime.handle().clone();
+        runtime.shutdown_background();
+        let _entered = handle.enter();
+        let handler = erase_blocking(|Double(number): Double, _: Ctx| Ok(number), Arc::new(()), 99);
+        assert_eq!(ran(&handler, "1").now_or_never(), Some(Outcome::Released));
+    }
+
+    #[tokio::test]
+    async fn a_raw_handler_sees_the_payload_as_it_is() {
+        let echo = |payload: Payload, cx: Ctx| async move {
+            match payload.content_type() {
+                ContentType::Json => Ok(TaskResult::Value(payload.body().clone())),
+                _ => cx.reject("not JSON"),
+            }
+        };
+        let handler = erase_raw(TaskType::parse("echo").unwrap(), echo, Arc::new(()), 3);
+        assert_eq!(handler.task_type().as_str(), "echo");
+        assert_eq!(ran(&handler, "[1]").await, value("[1]"));
+        assert_eq!(ran(&handler, "[12]").await, Outcome::Succeeded(TaskResult::Dropped { bytes: 4 }));
+        let binary = handler.run(Payload::new(ContentType::Binary, "x"), run()).await;
+        assert_eq!(binary, Outcome::Rejected(ErrorText::from("not JSON")));
+        assert!(matches!(ran(&handler, "[1").await, Outcome::Rejected(_)));
+    }
+
+    #[test]
+    fn an_output_that_is_lost_is_not_worked_for_again() {
+        let keyed_by_list = BTreeMap::from([(vec![1], 1)]);
+        assert!(matches!(outcome(Ok(keyed_by_list), 99), Outcome::Rejected(_)));
+    }
+}

@@ -125,3 +125,123 @@ fn retell(error: &StoreError) -> StoreError {
         _ => StoreError::other(source()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use futures_util::FutureExt as _;
+    use futures_util::future::join_all;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Where ids come from: each reservation waits for a permit and fails if it is told to.
+    #[derive(Debug)]
+    struct Counter {
+        next: AtomicU64,
+        permits: Semaphore,
+        sizes: Mutex<Vec<u32>>,
+        error: Mutex<Option<StoreError>>,
+    }
+
+    impl Counter {
+        fn new(permits: usize) -> Self {
+            let (sizes, error) = (Mutex::default(), Mutex::default());
+            Self { next: AtomicU64::new(1), permits: Semaphore::new(permits), sizes, error }
+        }
+
+        async fn reserve(&self, count: u32) -> Result<IdBlock, StoreError> {
+            self.sizes.lock().unwrap().push(count);
+            self.permits.acquire().await.unwrap().forget();
+            if let Some(error) = self.error.lock().unwrap().take() {
+                return Err(error);
+            }
+            let first = self.next.fetch_add(count.into(), Ordering::Relaxed);
+            Ok(IdBlock::new(TaskId::new(first).unwrap(), count.into()))
+        }
+
+        async fn take(&self, ids: &IdAllocator, count: usize) -> Result<Vec<u64>, StoreError> {
+            let taken = ids.take(count, |count| self.reserve(count)).await?;
+            Ok(taken.into_iter().map(TaskId::get).collect())
+        }
+
+        fn sizes(&self) -> Vec<u32> {
+            self.sizes.lock().unwrap().clone()
+        }
+    }
+
+    #[tokio::test]
+    async fn blocks_grow_and_leave_no_gap() {
+        let (ids, counter) = (IdAllocator::new(), Counter::new(99));
+        let mut all = Vec::new();
+        for _ in 0..50 {
+            all.extend(counter.take(&ids, 1_000).await.unwrap());
+        }
+        assert_eq!(all, (1..=50_000).collect::<Vec<_>>());
+        assert_eq!(counter.sizes()[..7], [1_000, 1_000, 1_600, 6_400, 10_000, 10_000, 10_000]);
+        assert!(counter.take(&ids, 0).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_waits_shares_one_reservation() {
+        let (ids, counter) = (IdAllocator::new(), Counter::new(0));
+        let all = join_all((0..20).map(|_| counter.take(&ids, 5)));
+        let (taken, ()) = tokio::join!(all, async { counter.permits.add_permits(1) });
+        let mut taken = taken.into_iter().flat_map(Result::unwrap).collect::<Vec<_>>();
+        taken.sort_unstable();
+        assert_eq!((taken, counter.sizes()), ((1..=100).collect(), vec![100]));
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_of_the_error() {
+        let (ids, counter) = (IdAllocator::new(), Counter::new(0));
+        *counter.error.lock().unwrap() = Some(StoreError::unavailable("refused"));
+        let all = join_all((0..3).map(|_| counter.take(&ids, 1)));
+        let (errors, ()) = tokio::join!(all, async { counter.permits.add_permits(1) });
+        for error in errors.into_iter().map(Result::unwrap_err) {
+            assert_eq!(error.to_string(), "the store is unavailable: refused");
+        }
+        assert_eq!(counter.sizes(), [100]);
+        counter.permits.add_permits(1);
+        assert_eq!(counter.take(&ids, 1).await.unwrap(), [1]);
+    }
+
+    #[tokio::test]
+    async fn a_reservation_given_up_is_made_by_the_next() {
+        let (ids, counter) = (IdAllocator::new(), Counter::new(0));
+        let mut leader = Box::pin(counter.take(&ids, 1));
+        let mut waiter = Box::pin(counter.take(&ids, 1));
+        assert!(leader.as_mut().now_or_never().is_none() && waiter.as_mut().now_or_never().is_none());
+        assert_eq!(counter.sizes().len(), 1);
+        drop(leader);
+        counter.permits.add_permits(1);
+        assert_eq!(waiter.await.unwrap(), [1]);
+        assert_eq!(counter.sizes().len(), 2);
+
+        let mut abandoned = Box::pin(counter.take(&ids, 1_000));
+        assert!(abandoned.as_mut().now_or_never().is_none());
+        drop(abandoned);
+        counter.permits.add_permits(1);
+        assert!(counter.take(&ids, 1_000).now_or_never().is_some_and(|taken| taken.is_ok()));
+    }
+
+    #[test]
+    fn an_error_is_told_again_as_it_was() {
+        use queue_core::error::SchemaProblem;
+
+        let errors = [
+            StoreError::unavailable("refused"),
+            StoreError::unknown_outcome("gone"),
+            StoreError::denied("no"),
+            StoreError::corrupt(TaskId::new(7), "no status"),
+            StoreError::from(SchemaProblem::Missing),
+            StoreError::Unsupported { reason: "MySQL 5.7 is too old".to_owned() },
+            StoreError::other("odd"),
+        ];
+        for error in errors {
+            let again = retell(&error);
+            assert_eq!((again.kind(), again.to_string()), (error.kind(), error.to_string()));
+        }
+    }
+}

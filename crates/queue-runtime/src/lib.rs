@@ -4,6 +4,7 @@ mod client;
 pub mod clock;
 mod codec;
 mod complete;
+mod connect;
 mod ctx;
 mod enqueue;
 mod erased;
@@ -20,6 +21,7 @@ pub use client::Queue;
 pub use clock::{OsEntropy, SystemClock, TokioClock};
 pub use codec::EncodeError;
 pub use complete::{Complete, CompleteError};
+pub use connect::connect;
 pub use ctx::{Ctx, percent};
 pub use enqueue::{Enqueue, EnqueueAll, EnqueueAllError, EnqueueError, OwnTransaction};
 pub use error::{Result, ResultExt, TaskError};
@@ -31,6 +33,9 @@ pub use queue_core::{
     Status, Store, StoreError, TaskId, TaskRecord, TaskResult, TaskSpec, TaskType, Timestamp,
 };
 pub use task::{Options, Task};
+
+#[cfg(feature = "metrics")]
+pub use queue_metrics as metrics;
 
 #[cfg(feature = "testing")]
 pub mod testing;
