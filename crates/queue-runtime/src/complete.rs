@@ -1,11 +1,13 @@
 //! Completing a task in the handler's own transaction.
 
-use queue_core::{Settled, Status, StoreError, TaskId};
+use std::future::Ready;
+
+use queue_core::{Settled, Status, Store, StoreError, TaskId, Transactional};
 use serde::Serialize;
 
 use crate::client::Queue;
 use crate::codec::{self, EncodeError};
-use crate::enqueue::OwnTransaction;
+use crate::enqueue::WithinKnownStore;
 use crate::erased::RunHandle;
 
 /// Why a task was not completed in the handler's transaction. Roll it back.
@@ -42,7 +44,7 @@ impl<'q, S: ?Sized, O> Complete<'q, S, O> {
     }
 }
 
-impl<S: ?Sized, O: Serialize> Complete<'_, S, O> {
+impl<S: Transactional, O: Serialize> Complete<'_, S, O> {
     /// Completes the task in this transaction and gives the output back, for the handler to return. The task is completed when
     /// the transaction commits. When it does not, the run counts as failed and the task is retried, even if the handler
     /// returns `Ok`.
@@ -52,10 +54,7 @@ impl<S: ?Sized, O: Serialize> Complete<'_, S, O> {
     /// # Errors
     ///
     /// [`CompleteError::Stale`] when the claim is no longer current. Roll back after any error.
-    pub async fn within(self, tx: &mut S::Conn) -> Result<O, CompleteError>
-    where
-        S: OwnTransaction,
-    {
+    pub async fn within(self, tx: &mut S::Conn) -> Result<O, CompleteError> {
         let Self { queue, run, output } = self;
         let (task, claim) = (run.task.id, run.task.claim);
         let result = codec::encode_output(&output, queue.shared().limits.result_bytes_max)?;
@@ -65,5 +64,13 @@ impl<S: ?Sized, O: Serialize> Complete<'_, S, O> {
             Settled::Applied | Settled::Already(Status::Completed) => Ok(output),
             Settled::Already(_) | Settled::Stale => Err(CompleteError::Stale { task }),
         }
+    }
+}
+
+/// Only here to say, where it does not compile, what to write instead.
+impl<O> Complete<'_, dyn Store, O> {
+    #[doc(hidden)]
+    pub fn within<T: WithinKnownStore>(self, tx: T) -> Ready<Result<O, CompleteError>> {
+        match tx.never() {}
     }
 }

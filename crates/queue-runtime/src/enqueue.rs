@@ -1,13 +1,14 @@
 //! Enqueueing: builders that are awaited.
 
-use std::future::{Future, IntoFuture};
+use std::convert::Infallible;
+use std::future::{Future, IntoFuture, Ready};
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
 use queue_core::spec::KeyError;
 use queue_core::{
-    Budget, Enqueued, IdempotencyKey, NameError, Priority, QueueName, Retry, Start, StoreError, TaskId, TaskSpec,
-    TaskType, Timestamp, Transactional,
+    Budget, Enqueued, IdempotencyKey, NameError, Priority, QueueName, Retry, Start, Store, StoreError, TaskId,
+    TaskSpec, TaskType, Timestamp, Transactional,
 };
 
 use crate::client::Queue;
@@ -89,16 +90,6 @@ impl std::fmt::Display for Far {
         }
     }
 }
-
-/// A store on which tasks can be written in a transaction of one's own.
-#[diagnostic::on_unimplemented(
-    message = "this queue does not know its store, so it cannot write in a transaction of yours",
-    label = "`within` needs a queue that knows its store",
-    note = "make the queue with its store's type: `Queue::new(MySqlStore::connect(url).await?)` instead of `connect(url).await?`"
-)]
-pub trait OwnTransaction: Transactional {}
-
-impl<S: Transactional + ?Sized> OwnTransaction for S {}
 
 /// A task that is not enqueued yet; see [`Queue::enqueue`].
 #[derive(Debug)]
@@ -197,20 +188,6 @@ impl<'q, S: ?Sized> Enqueue<'q, S> {
         })
     }
 
-    /// Enqueues the task in this transaction: it is there when the transaction commits. Call [`Queue::wake`] after that,
-    /// lest the task wait for a pool's next poll.
-    ///
-    /// # Errors
-    ///
-    /// Nothing is repeated in your transaction. Roll it back after any error.
-    pub async fn within(self, tx: &mut S::Conn) -> Result<Enqueued, EnqueueError>
-    where
-        S: OwnTransaction,
-    {
-        let answers = write::within(self.queue, tx, vec![self.spec?]).await.map_err(|error| error.source)?;
-        write::single(answers)
-    }
-
     fn set(mut self, set: impl FnOnce(&mut TaskSpec) -> Result<(), EnqueueError>) -> Self {
         if let Ok(spec) = &mut self.spec
             && let Err(error) = set(spec)
@@ -229,18 +206,6 @@ impl<'q, S: ?Sized> EnqueueAll<'q, S> {
 
     setters!(set_all);
 
-    /// Enqueues the tasks in this transaction: they are there when the transaction commits.
-    ///
-    /// # Errors
-    ///
-    /// Nothing is repeated in your transaction. Roll it back after any error.
-    pub async fn within(self, tx: &mut S::Conn) -> Result<Vec<Enqueued>, EnqueueAllError>
-    where
-        S: OwnTransaction,
-    {
-        write::within(self.queue, tx, self.specs?).await
-    }
-
     fn set_all(mut self, set: impl Fn(&mut TaskSpec) -> Result<(), EnqueueError>) -> Self {
         if let Ok(specs) = &mut self.specs {
             let failed =
@@ -251,6 +216,58 @@ impl<'q, S: ?Sized> EnqueueAll<'q, S> {
         }
         self
     }
+}
+
+impl<S: Transactional> Enqueue<'_, S> {
+    /// Enqueues the task in this transaction: it is there when the transaction commits. Call [`Queue::wake`] after that,
+    /// lest the task wait for a pool's next poll.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is repeated in your transaction. Roll it back after any error.
+    pub async fn within(self, tx: &mut S::Conn) -> Result<Enqueued, EnqueueError> {
+        let answers = write::within(self.queue, tx, vec![self.spec?]).await.map_err(|error| error.source)?;
+        write::single(answers)
+    }
+}
+
+impl<S: Transactional> EnqueueAll<'_, S> {
+    /// Enqueues the tasks in this transaction: they are there when the transaction commits.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is repeated in your transaction. Roll it back after any error.
+    pub async fn within(self, tx: &mut S::Conn) -> Result<Vec<Enqueued>, EnqueueAllError> {
+        write::within(self.queue, tx, self.specs?).await
+    }
+}
+
+/// Only here to say, where it does not compile, what to write instead.
+impl Enqueue<'_, dyn Store> {
+    #[doc(hidden)]
+    pub fn within<T: WithinKnownStore>(self, tx: T) -> Ready<Result<Enqueued, EnqueueError>> {
+        match tx.never() {}
+    }
+}
+
+/// Only here to say, where it does not compile, what to write instead.
+impl EnqueueAll<'_, dyn Store> {
+    #[doc(hidden)]
+    pub fn within<T: WithinKnownStore>(self, tx: T) -> Ready<Result<Vec<Enqueued>, EnqueueAllError>> {
+        match tx.never() {}
+    }
+}
+
+/// Implemented by nothing: what `within` asks for on a queue that does not know its store.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "this queue does not know its store, so it cannot write in a transaction of yours",
+    label = "a `Queue` from `connect` or `erase` works on any store, and has no `within`",
+    note = "give the queue its store's type: `Queue<MySqlStore>`, from `Queue::new(MySqlStore::connect(url).await?)`"
+)]
+pub trait WithinKnownStore {
+    #[doc(hidden)]
+    fn never(self) -> Infallible;
 }
 
 pub(crate) const fn at_fault(index: usize, source: EnqueueError) -> EnqueueAllError {

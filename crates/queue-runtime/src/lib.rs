@@ -23,7 +23,7 @@ pub use codec::EncodeError;
 pub use complete::{Complete, CompleteError};
 pub use connect::connect;
 pub use ctx::{Ctx, percent};
-pub use enqueue::{Enqueue, EnqueueAll, EnqueueAllError, EnqueueError, OwnTransaction};
+pub use enqueue::{Enqueue, EnqueueAll, EnqueueAllError, EnqueueError, WithinKnownStore};
 pub use error::{Result, ResultExt, TaskError};
 pub use limits::Limits;
 pub use pool::{BuildError, Draining, HandlerError, Pool, Report, RunningPool, StartError};

@@ -42,7 +42,19 @@ use crate::codec::{self, EncodeError};
     note = "implement `Task` for `{Self}`: it needs `Serialize`, `Deserialize` and a `const TYPE`"
 )]
 pub trait Task: Serialize + DeserializeOwned + Send + 'static {
-    /// The type's name in the store. It is written by hand, so that renaming the Rust type cannot orphan stored tasks.
+    /// The type's name in the store. It is written by hand, so that renaming the Rust type cannot orphan stored tasks. One that is
+    /// not a name does not compile:
+    ///
+    /// ```compile_fail,E0080
+    /// # use queue_runtime::{Task, TaskType};
+    /// # #[derive(serde::Serialize, serde::Deserialize)]
+    /// # struct Welcome;
+    /// impl Task for Welcome {
+    ///     const TYPE: TaskType = TaskType::new("mail welcome");
+    ///     type Output = ();
+    /// }
+    /// # let _ = Welcome::TYPE;
+    /// ```
     const TYPE: TaskType;
 
     /// What the task leaves behind when it completes; kept as JSON, when it is small enough. `()` (as JSON, `null`)
@@ -73,7 +85,12 @@ impl Options {
     ///
     /// # Panics
     ///
-    /// When the name is not 1 to 64 of `A-Z a-z 0-9 . _ -`; in a `const` that is a compile error.
+    /// When the name is not 1 to 64 of `A-Z a-z 0-9 . _ -`; in a `const` that is a compile error:
+    ///
+    /// ```compile_fail,E0080
+    /// # use queue_runtime::Options;
+    /// const OPTIONS: Options = Options::DEFAULT.queue("");
+    /// ```
     pub const fn queue(mut self, queue: &'static str) -> Self {
         // Checked here and built when needed: a `QueueName` could not be replaced in a `const`, because it may own memory.
         mem::forget(QueueName::new(queue));

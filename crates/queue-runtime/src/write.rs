@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use queue_core::{Enqueued, Jitter, NewTask, Nonce, Observation, StoreError, StoreLimits, TaskSpec, TaskType};
+use queue_core::{
+    Enqueued, Jitter, NewTask, Nonce, Observation, StoreError, StoreLimits, TaskSpec, TaskType, Transactional,
+};
 
 use crate::client::{Queue, Shared};
-use crate::enqueue::{EnqueueAllError, EnqueueError, OwnTransaction, at_fault};
+use crate::enqueue::{EnqueueAllError, EnqueueError, at_fault};
 
 /// How often a call is made before its error is the caller's.
 const TRIES_MAX: u32 = 5;
@@ -34,7 +36,7 @@ async fn write_chunk(shared: &Shared, chunk: Vec<TaskSpec>) -> Result<Vec<Enqueu
 }
 
 /// Writes tasks in the user's transaction. Nothing is repeated in it.
-pub(crate) async fn within<S: OwnTransaction + ?Sized>(
+pub(crate) async fn within<S: Transactional>(
     queue: &Queue<S>,
     tx: &mut S::Conn,
     specs: Vec<TaskSpec>,

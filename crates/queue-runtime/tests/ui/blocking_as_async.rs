@@ -1,0 +1,19 @@
+use queue_runtime::testing::memory_queue;
+use queue_runtime::{Ctx, Pool, Result, Task, TaskType};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize)]
+struct Welcome;
+
+impl Task for Welcome {
+    const TYPE: TaskType = TaskType::new("mail.welcome");
+    type Output = ();
+}
+
+fn welcome(_: Welcome, _: Ctx) -> Result {
+    Ok(())
+}
+
+fn main() {
+    let _ = Pool::new(&memory_queue()).handle(welcome);
+}

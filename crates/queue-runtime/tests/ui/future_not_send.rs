@@ -1,0 +1,24 @@
+use std::rc::Rc;
+
+use queue_runtime::testing::memory_queue;
+use queue_runtime::{Ctx, Pool, Result, Task, TaskType};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize)]
+struct Welcome;
+
+impl Task for Welcome {
+    const TYPE: TaskType = TaskType::new("mail.welcome");
+    type Output = ();
+}
+
+async fn welcome(_: Welcome, cx: Ctx) -> Result {
+    let counter = Rc::new(1);
+    cx.cancelled().await;
+    drop(counter);
+    Ok(())
+}
+
+fn main() {
+    let _ = Pool::new(&memory_queue()).handle(welcome);
+}
