@@ -71,6 +71,6 @@ impl<S: Transactional, O: Serialize> Complete<'_, S, O> {
 impl<O> Complete<'_, dyn Store, O> {
     #[doc(hidden)]
     pub fn within<T: WithinKnownStore>(self, tx: T) -> Ready<Result<O, CompleteError>> {
-        match tx.never() {}
+        tx.never()
     }
 }

@@ -1,6 +1,5 @@
 //! Enqueueing: builders that are awaited.
 
-use std::convert::Infallible;
 use std::future::{Future, IntoFuture, Ready};
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
@@ -246,7 +245,7 @@ impl<S: Transactional> EnqueueAll<'_, S> {
 impl Enqueue<'_, dyn Store> {
     #[doc(hidden)]
     pub fn within<T: WithinKnownStore>(self, tx: T) -> Ready<Result<Enqueued, EnqueueError>> {
-        match tx.never() {}
+        tx.never()
     }
 }
 
@@ -254,7 +253,7 @@ impl Enqueue<'_, dyn Store> {
 impl EnqueueAll<'_, dyn Store> {
     #[doc(hidden)]
     pub fn within<T: WithinKnownStore>(self, tx: T) -> Ready<Result<Vec<Enqueued>, EnqueueAllError>> {
-        match tx.never() {}
+        tx.never()
     }
 }
 
@@ -267,7 +266,7 @@ impl EnqueueAll<'_, dyn Store> {
 )]
 pub trait WithinKnownStore {
     #[doc(hidden)]
-    fn never(self) -> Infallible;
+    fn never<R>(self) -> R;
 }
 
 pub(crate) const fn at_fault(index: usize, source: EnqueueError) -> EnqueueAllError {

@@ -53,11 +53,12 @@ impl IdAllocator {
         loop {
             match self.step(&mut ids, count) {
                 Step::Done => return Ok(ids),
-                Step::Wait(mut flight) => match flight.wait_for(Option::is_some).await.as_deref() {
-                    Ok(Some(Err(error))) => return Err(retell(error)),
-                    // It landed, or its caller was dropped: look again.
-                    Ok(_) | Err(_) => {}
-                },
+                // When it lands, and when its caller is dropped: look again.
+                Step::Wait(mut flight) => {
+                    if let Ok(Some(Err(error))) = flight.wait_for(Option::is_some).await.as_deref() {
+                        return Err(retell(error));
+                    }
+                }
                 Step::Reserve(landing, block_size) => match reserve(block_size).await {
                     Ok(block) => {
                         self.land(Some(block));

@@ -30,6 +30,32 @@
 //! assert_eq!(run.progress, [(50, "page 1".into()), (100, "page 2".into())]);
 //! # }
 //! ```
+//!
+//! A queue in memory takes what the code under test enqueues, and a pool works it off:
+//!
+//! ```
+//! # use queue_runtime::testing::memory_queue;
+//! # use queue_runtime::{Ctx, Pool, Result, Task, TaskType};
+//! # use serde::{Deserialize, Serialize};
+//! # #[derive(Serialize, Deserialize)]
+//! # struct Welcome { email: String }
+//! # impl Task for Welcome {
+//! #     const TYPE: TaskType = TaskType::new("mail.welcome");
+//! #     type Output = ();
+//! # }
+//! # async fn welcome(_: Welcome, _: Ctx) -> Result {
+//! #     Ok(())
+//! # }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> anyhow::Result<()> {
+//! let queue = memory_queue();
+//! queue.enqueue(&Welcome { email: "ada@example.com".into() }).await?;
+//! assert_eq!(queue.enqueued::<Welcome>()[0].email, "ada@example.com");
+//! let done = Pool::new(&queue).handle(welcome).drain().await?;
+//! assert_eq!((done.completed, done.retried), (1, 0), "{done:?}");
+//! # Ok(())
+//! # }
+//! ```
 
 use std::future::{Future, IntoFuture, Ready, ready};
 use std::pin::Pin;
@@ -67,6 +93,7 @@ where
 }
 
 /// Runs a blocking handler once, on this very thread; otherwise as [`perform`].
+#[expect(clippy::type_complexity, reason = "a function's return type cannot be named otherwise")]
 pub fn perform_blocking<T, S, F>(
     handler: F,
     task: T,

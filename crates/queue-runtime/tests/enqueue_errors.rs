@@ -29,9 +29,12 @@ fn kind(error: &EnqueueError) -> Option<ErrorKind> {
     }
 }
 
+/// What each call was given.
+type Calls = Arc<Mutex<Vec<Vec<(TaskId, Nonce)>>>>;
+
 /// A store whose enqueue fails with these, one call after the other, and then succeeds; and what it was given each time.
-fn failing(errors: Vec<StoreError>) -> (MockStore, Arc<Mutex<Vec<Vec<(TaskId, Nonce)>>>>) {
-    let (mut store, calls) = (store(), Arc::new(Mutex::new(Vec::new())));
+fn failing(errors: Vec<StoreError>) -> (MockStore, Calls) {
+    let (mut store, calls) = (store(), Calls::default());
     let (seen, errors) = (Arc::clone(&calls), Mutex::new(errors.into_iter()));
     store.expect_enqueue().returning(move |batch: Arc<[NewTask]>| {
         seen.lock().unwrap().push(batch.iter().map(|task| (task.id, task.nonce)).collect());
