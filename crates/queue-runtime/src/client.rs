@@ -103,6 +103,14 @@ impl<S: ?Sized> Queue<S> {
     }
 
     /// Enqueues a task, with the [`Options`](crate::Options) of its type unless more is said.
+    ///
+    /// When the store cannot be reached, or does not say whether it has written, the same write is repeated a bounded number
+    /// of times, which takes a second or two; it is recognised, so that it makes no second task.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once the future was polled, dropping it leaves unknown whether the task was written. With a [key](Enqueue::key) it
+    /// can be enqueued again without harm.
     pub fn enqueue<T: Task>(&self, task: &T) -> Enqueue<'_, S> {
         Enqueue::new(self, task::spec_of(task).map_err(|error| (T::TYPE, error).into()))
     }

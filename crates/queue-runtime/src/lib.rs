@@ -108,6 +108,60 @@
 //! }
 //! ```
 //!
+//! # In your own transaction
+//!
+//! A queue that knows its store's type, such as `Queue<MySqlStore>` from `Queue::new(MySqlStore::connect(url).await?)`, enqueues
+//! and completes in a transaction of yours on the same database.
+//!
+//! ```no_run
+//! # use std::time::Duration;
+//! # use queue_runtime::queue_core::Transactional;
+//! # use queue_runtime::{Ctx, Queue, Result, Task, TaskType};
+//! # use serde::{Deserialize, Serialize};
+//! # use sqlx::{MySqlConnection, MySqlPool};
+//! # #[derive(Serialize, Deserialize)]
+//! # struct Welcome { email: String }
+//! # impl Task for Welcome {
+//! #     const TYPE: TaskType = TaskType::new("mail.welcome");
+//! #     type Output = ();
+//! # }
+//! # #[derive(Serialize, Deserialize)]
+//! # struct Charge { account: u64, cents: u64 }
+//! # #[derive(Serialize, Deserialize)]
+//! # struct Receipt { number: u64 }
+//! # impl Task for Charge {
+//! #     const TYPE: TaskType = TaskType::new("billing.charge");
+//! #     type Output = Receipt;
+//! # }
+//! # struct App<S> { db: MySqlPool, queue: Queue<S> }
+//! # async fn sign_up<S: Transactional<Conn = MySqlConnection>>(db: &MySqlPool, queue: &Queue<S>, email: &str) -> anyhow::Result<()> {
+//! let mut tx = db.begin().await?;
+//! sqlx::query("INSERT INTO users (email) VALUES (?)").bind(email).execute(&mut *tx).await?;
+//! queue.enqueue(&Welcome { email: email.into() }).delay(Duration::from_mins(5)).within(&mut tx).await?;
+//! tx.commit().await?;
+//! queue.wake(); // optional: a lost wake-up costs one poll
+//! # Ok(())
+//! # }
+//!
+//! // A handler whose effect and completion commit together.
+//! # async fn charge<S: Transactional<Conn = MySqlConnection>>(task: Charge, cx: Ctx<App<S>>) -> Result<Receipt> {
+//! # /*
+//! async fn charge(task: Charge, cx: Ctx<App>) -> Result<Receipt> {
+//! # */
+//!     let App { db, queue } = cx.state();
+//!     let mut tx = db.begin().await?;
+//!     let number = sqlx::query("INSERT INTO ledger (account, cents) VALUES (?, ?)")
+//!         .bind(task.account)
+//!         .bind(task.cents)
+//!         .execute(&mut *tx)
+//!         .await?
+//!         .last_insert_id();
+//!     let receipt = queue.complete(&cx, Receipt { number }).within(&mut tx).await?; // an error when the claim is stale
+//!     tx.commit().await?;
+//!     Ok(receipt)
+//! }
+//! ```
+//!
 //! # What is promised
 //!
 //! A task runs *at least once*: one whose worker dies runs again, with one attempt spent. Where its effect must happen
@@ -153,6 +207,9 @@ pub use task::{Options, Task};
 
 #[cfg(feature = "metrics")]
 pub use queue_metrics as metrics;
+
+#[cfg(feature = "sqlite")]
+pub use queue_sqlite::{SqliteOptions, SqliteStore};
 
 #[cfg(feature = "testing")]
 pub mod testing;

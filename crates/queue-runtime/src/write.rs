@@ -46,7 +46,7 @@ pub(crate) async fn within<S: Transactional>(
     for chunk in chunks(specs, &shared.limits)? {
         let prepared = async {
             let batch = number(shared, chunk).await?;
-            store.prepare(&batch).await.map(|()| batch)
+            repeat(shared, || store.prepare(&batch)).await.map(|()| batch)
         };
         batches.push(prepared.await.map_err(|error| told(error, Vec::new()))?);
     }

@@ -69,6 +69,16 @@ async fn nothing_is_repeated_in_the_users_transaction() {
     assert!(matches!(&error, EnqueueError::Store(error) if error.kind() == ErrorKind::Unavailable), "{error}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_done_outside_is_repeated() {
+    let mut store = store();
+    let mut errors = vec![StoreError::unavailable("gone")].into_iter();
+    store.expect_prepare().times(2).returning(move |_| errors.next().map_or(Ok(()), Err));
+    store.expect_enqueue_in().times(1).returning(|_, batch| Ok(created(batch)));
+    let queue = Queue::new(store);
+    assert!(queue.enqueue(&Charge { cents: 1 }).within(&mut Conn::default()).await.is_ok());
+}
+
 #[tokio::test]
 async fn what_cannot_be_prepared_is_not_written() {
     let mut store = store();
