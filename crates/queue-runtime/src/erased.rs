@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use queue_core::{Clock, ClaimId, Fence, Outcome, Payload, Priority, Progress, QueueName, TaskId, TaskType, Timestamp};
+use queue_core::{ClaimId, Clock, Fence, Outcome, Payload, Priority, Progress, QueueName, TaskId, TaskType, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 /// What a run knows of its task; the payload is handed over apart.
