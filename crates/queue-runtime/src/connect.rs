@@ -25,6 +25,12 @@ pub async fn connect(url: &str) -> Result<Queue, StoreError> {
     }
 }
 
+#[cfg(feature = "mysql")]
+async fn mysql(url: &str) -> Result<Queue, StoreError> {
+    Ok(Queue::new(queue_mysql::MySqlStore::connect(url).await?).erase())
+}
+
+#[cfg(not(feature = "mysql"))]
 async fn mysql(_: &str) -> Result<Queue, StoreError> {
     Err(left_out("mysql"))
 }
@@ -39,6 +45,7 @@ async fn sqlite(_: &str) -> Result<Queue, StoreError> {
     Err(left_out("sqlite"))
 }
 
+#[cfg(not(all(feature = "mysql", feature = "sqlite")))]
 fn left_out(feature: &str) -> StoreError {
     unsupported(format!("this build has no adapter for {feature}; build queue-runtime with its feature `{feature}`"))
 }

@@ -208,6 +208,8 @@ pub use task::{Options, Task};
 #[cfg(feature = "metrics")]
 pub use queue_metrics as metrics;
 
+#[cfg(feature = "mysql")]
+pub use queue_mysql::{MySqlOptions, MySqlStore};
 #[cfg(feature = "sqlite")]
 pub use queue_sqlite::{SqliteOptions, SqliteStore};
 

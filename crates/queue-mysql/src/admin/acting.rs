@@ -1,0 +1,250 @@
+//! What operators do to tasks, queues and sessions.
+
+use std::collections::HashMap;
+
+use queue_core::admin::{Acted, Action, Pause};
+use queue_core::{ClaimId, Event, QueueName, SessionId, Status, TaskId, Timestamp, TransitionError, transition};
+use sqlx::mysql::MySqlArguments;
+
+use super::stats::clock;
+use crate::connection::Conn;
+use crate::enqueue::add;
+use crate::error::Failure;
+use crate::inner::Inner;
+use crate::operation::Operation;
+use crate::row::{COLUMNS, Defect, Move, ReadyKey, TaskRow, delete_ready, moves};
+use crate::session::cut;
+use crate::sql::list;
+
+const NAME_BYTES_MAX: usize = 64;
+const WHY_BYTES_MAX: usize = 200;
+
+/// Acts on a batch of tasks.
+pub(super) struct Act {
+    pub(super) ids: Vec<TaskId>,
+    pub(super) action: Action,
+    pub(super) actor: String,
+    /// The entry of the audit to add to; the first batch makes it.
+    pub(super) audit: Option<u64>,
+}
+
+/// What a batch comes to before it is written.
+#[derive(Default)]
+struct Plan {
+    acted: HashMap<TaskId, Acted>,
+    moves: Vec<Move>,
+    deletes: Vec<TaskRow>,
+    signals: Vec<(TaskId, ClaimId)>,
+}
+
+impl Operation for Act {
+    type Output = (Vec<(TaskId, Acted)>, u64);
+
+    async fn attempt(&mut self, _: &Inner, conn: &mut Conn) -> Result<Self::Output, Failure> {
+        let now = clock(conn).await?;
+        conn.begin("DO 0").await?;
+        let mut plan = Plan::default();
+        // Without locks first: a running task is never waited for, as a user's transaction may hold its row for long.
+        let seen = read(conn, &self.ids, "").await?;
+        let resting: Vec<TaskId> = seen
+            .iter()
+            .filter(|(_, row)| row.as_ref().is_ok_and(|row| row.state.status != Status::Running))
+            .map(|(id, _)| *id)
+            .collect();
+        for row in seen.into_values().flatten().filter(|row| row.state.status == Status::Running) {
+            plan.consider(row, self.action, now);
+        }
+        for row in read(conn, &resting, " ORDER BY t.id FOR UPDATE").await?.into_values().flatten() {
+            plan.consider(row, self.action, now);
+        }
+        for sql in plan.statements(now) {
+            conn.run(sql).await?;
+        }
+        let answers: Vec<_> =
+            self.ids.iter().map(|id| (*id, plan.acted.get(id).copied().unwrap_or(Acted::NotFound))).collect();
+        let changed = answers.iter().filter(|(_, acted)| matches!(acted, Acted::Done | Acted::Signalled)).count();
+        let audit = match self.audit {
+            Some(entry) => {
+                conn.run(format!("UPDATE queue_audit SET changed = changed + {changed} WHERE id = {entry}")).await?;
+                entry
+            }
+            None => note(conn, now, &self.actor, self.action.as_str(), None, changed).await?,
+        };
+        conn.run_and_commit("").await?;
+        Ok((answers, audit))
+    }
+}
+
+impl Plan {
+    fn consider(&mut self, row: TaskRow, action: Action, now: Timestamp) {
+        let (id, status) = (row.id, row.state.status);
+        let refused = Acted::Refused(TransitionError::Illegal { status, event: action.as_str() });
+        let event = match action {
+            Action::Cancel => Event::Cancel,
+            Action::Retry => Event::Retry,
+            Action::Delete if status != Status::Running => {
+                self.deletes.push(row);
+                self.acted.insert(id, Acted::Done);
+                return;
+            }
+            _ => {
+                self.acted.insert(id, refused);
+                return;
+            }
+        };
+        let acted = match transition(&row.state, &event, now) {
+            Err(error) => Acted::Refused(error),
+            Ok(after) if after.status == Status::Running => {
+                self.signals.extend(after.claim.map(|claim| (id, claim)));
+                Acted::Signalled
+            }
+            Ok(after) => {
+                self.moves.push(Move { before: row, after });
+                Acted::Done
+            }
+        };
+        self.acted.insert(id, acted);
+    }
+
+    fn statements(&self, now: Timestamp) -> Vec<String> {
+        let mut sql = moves(&self.moves);
+        for (task, claim) in &self.signals {
+            sql.push(format!(
+                "INSERT INTO queue_signal (session_id, task_id, claim_id, requested_at) SELECT c.session_id, {task}, c.id, \
+                 {} FROM queue_claim AS c WHERE c.id = {claim} ON DUPLICATE KEY UPDATE claim_id = VALUES(claim_id)",
+                now.as_micros()
+            ));
+        }
+        if !self.deletes.is_empty() {
+            sql.extend(deletes(&self.deletes));
+        }
+        sql
+    }
+}
+
+/// Removes every trace of these tasks.
+fn deletes(rows: &[TaskRow]) -> Vec<String> {
+    let ids = list(rows.iter().map(|row| row.id));
+    let mut sql = vec![format!("DELETE t FROM queue_task AS t FORCE INDEX (PRIMARY) WHERE t.id IN ({ids})")];
+    let waiting: Vec<_> = rows.iter().filter(|row| row.state.status == Status::Queued).collect();
+    if !waiting.is_empty() {
+        sql.push(delete_ready(waiting.iter().map(|row| ReadyKey::of(row, &row.state))));
+    }
+    let ended = list(rows.iter().filter_map(|row| {
+        let at = row.state.completed_at?;
+        Some(format!("({},{},{})", row.state.status.code(), at.as_micros(), row.id))
+    }));
+    if !ended.is_empty() {
+        sql.push(format!(
+            "DELETE f FROM queue_finished AS f FORCE INDEX (PRIMARY) WHERE (f.status, f.completed_at, f.task_id) IN ({ended})"
+        ));
+    }
+    sql.extend(traces(&ids));
+    sql.push(format!("DELETE FROM queue_idempotency WHERE task_id IN ({ids})"));
+    sql
+}
+
+/// Removes what hangs on these tasks, but for their keys.
+pub(super) fn traces(ids: &str) -> Vec<String> {
+    ["queue_payload", "queue_attempt", "queue_result"]
+        .iter()
+        .map(|table| format!("DELETE x FROM {table} AS x FORCE INDEX (PRIMARY) WHERE x.task_id IN ({ids})"))
+        .collect()
+}
+
+/// The rows of these tasks, as far as they are there. Those that cannot be are told in the log and refused.
+async fn read(
+    conn: &mut Conn,
+    ids: &[TaskId],
+    ending: &str,
+) -> Result<HashMap<TaskId, Result<TaskRow, Defect>>, Failure> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let sql = format!(
+        "SELECT {COLUMNS} FROM queue_task AS t FORCE INDEX (PRIMARY) LEFT JOIN queue_payload AS p ON p.task_id = t.id \
+         WHERE t.id IN ({}){ending}",
+        list(ids)
+    );
+    let rows = conn.run(sql).await?.pop().unwrap_or_default().rows;
+    let mut found = HashMap::new();
+    for row in &rows {
+        match TaskRow::read(row)? {
+            Ok(task) => found.insert(task.id, Ok(task)),
+            Err(defect) => return Err(queue_core::StoreError::from(defect).into()),
+        };
+    }
+    Ok(found)
+}
+
+/// Writes down who did what, and says under which number.
+async fn note(
+    conn: &mut Conn,
+    now: Timestamp,
+    actor: &str,
+    action: &str,
+    subject: Option<&str>,
+    changed: usize,
+) -> Result<u64, Failure> {
+    let mut arguments = MySqlArguments::default();
+    add(&mut arguments, cut(actor, NAME_BYTES_MAX))?;
+    add(&mut arguments, action.to_owned())?;
+    add(&mut arguments, subject.map(str::to_owned))?;
+    let sql = format!(
+        "INSERT INTO queue_audit (at, actor, action, subject, changed) VALUES ({}, ?, ?, ?, {changed})",
+        now.as_micros()
+    );
+    Ok(conn.bound(sql, arguments).await?.last_insert_id)
+}
+
+/// Pauses a queue, or resumes it.
+pub(super) struct SetPaused {
+    pub(super) queue: QueueName,
+    pub(super) pause: Option<Pause>,
+    pub(super) actor: String,
+}
+
+impl Operation for SetPaused {
+    type Output = ();
+    const REPEATABLE: bool = true;
+
+    async fn attempt(&mut self, inner: &Inner, conn: &mut Conn) -> Result<(), Failure> {
+        let queue = inner.names.intern_queue(conn, &self.queue).await?;
+        let now = clock(conn).await?;
+        conn.begin("DO 0").await?;
+        let mut arguments = MySqlArguments::default();
+        add(&mut arguments, self.pause.as_ref().map(|_| now.as_micros()))?;
+        add(&mut arguments, self.pause.as_ref().map(|pause| cut(&pause.by, NAME_BYTES_MAX)))?;
+        add(&mut arguments, self.pause.as_ref().map(|pause| cut(&pause.why, WHY_BYTES_MAX)))?;
+        let sql = format!("UPDATE queue_queue SET paused_at = ?, paused_by = ?, paused_why = ? WHERE id = {queue}");
+        conn.bound(sql, arguments).await?;
+        let action = if self.pause.is_some() { "pause" } else { "resume" };
+        note(conn, now, &self.actor, action, Some(self.queue.as_str()), 1).await?;
+        conn.run_and_commit("").await?;
+        Ok(())
+    }
+}
+
+/// Tells a session to drain.
+pub(super) struct RequestDrain {
+    pub(super) session: SessionId,
+    pub(super) actor: String,
+}
+
+impl Operation for RequestDrain {
+    type Output = bool;
+    const REPEATABLE: bool = true;
+
+    async fn attempt(&mut self, _: &Inner, conn: &mut Conn) -> Result<bool, Failure> {
+        let now = clock(conn).await?;
+        let replies = conn.begin(&format!("UPDATE queue_session SET drain = 1 WHERE id = {}", self.session)).await?;
+        // The driver asks for rows matched, so one that drains already counts as well.
+        if replies.first().is_none_or(|reply| reply.affected == 0) {
+            conn.rollback().await?;
+            return Ok(false);
+        }
+        note(conn, now, &self.actor, "drain", Some(&self.session.to_string()), 1).await?;
+        conn.run_and_commit("").await?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,403 @@
+//! Which rows a claim looks at, in which order, and what the core says of them.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use queue_core::admission::{Admission, Candidate, Verdict};
+use queue_core::{ClaimRequest, FailureReason, QueueName, TaskId, Timestamp};
+
+use super::take::{Judged, Taking};
+use crate::connection::Conn;
+use crate::error::Failure;
+use crate::inner::Inner;
+use crate::lanes::{Lane, Origin, Position, Seen, Survey};
+use crate::row::ReadyKey;
+use crate::sql::{list, maybe_time, value};
+
+/// Rows that one claim looks at, at most.
+const LOOK_MAX: usize = 20_000;
+/// Rounds of one claim, at most.
+const ROUNDS_MAX: usize = 24;
+/// Later rows looked at for the next due time, where types are chosen.
+const LATER_MAX: usize = 1_000;
+
+/// A lane as far as this claim has come in it.
+#[derive(Debug)]
+struct LaneWork {
+    lane: Lane,
+    /// When its first row is due.
+    first: i64,
+    /// Where the next read begins; the lane was not read yet when `None`.
+    next: Option<Origin>,
+    is_sweep: bool,
+    /// No row that is due and free is left behind what was read.
+    exhausted: bool,
+    /// Everything up to `passed` was taken.
+    intact: bool,
+    passed: Option<Position>,
+    last: Option<Position>,
+    choice: u64,
+}
+
+/// A queue with its lanes: suspects first, then by priority.
+#[derive(Debug)]
+struct QueueWork {
+    id: u32,
+    name: QueueName,
+    /// Whether tasks of types that nobody registered here are failed.
+    fails_others: bool,
+    lanes: Vec<LaneWork>,
+}
+
+/// All that a claim looks at.
+pub(super) struct Offer<'a> {
+    request: &'a ClaimRequest,
+    now: Timestamp,
+    queues: Vec<QueueWork>,
+    /// The types that this worker serves.
+    served: Vec<u32>,
+    /// Whether there are no others, so that they need not be asked for.
+    serves_all: bool,
+    /// Types that have a limit of their own, and how much of it is left.
+    limited: Vec<(u32, usize)>,
+    avoided: HashSet<TaskId>,
+    looked: usize,
+    begun: bool,
+    /// The core said that no more fits.
+    full: bool,
+    last_queue: Option<u32>,
+}
+
+impl<'a> Offer<'a> {
+    pub(super) fn new(inner: &Inner, request: &'a ClaimRequest, survey: &Survey) -> Self {
+        let (scope, capacity) = (&request.scope, &request.capacity);
+        let mut queues: Vec<QueueWork> = Vec::new();
+        for &(lane, first) in &survey.lanes {
+            let Some(name) = inner.names.queue(lane.queue_id).filter(|name| scope.queues.contains(name)) else {
+                continue;
+            };
+            let work = LaneWork::new(lane, first);
+            match queues.last_mut().filter(|queue| queue.id == lane.queue_id) {
+                Some(queue) => queue.lanes.push(work),
+                None => {
+                    let fails_others = scope.fail_unregistered.contains(&name);
+                    queues.push(QueueWork { id: lane.queue_id, name, fails_others, lanes: vec![work] });
+                }
+            }
+        }
+        for queue in &mut queues {
+            queue.lanes.sort_by_key(|work| (!work.lane.suspect, work.lane.rank));
+        }
+        // Queues take turns: begin after the one that was served last.
+        if let Some(turn) = inner.lanes.turn() {
+            let after = queues.iter().position(|queue| queue.id > turn).unwrap_or(0);
+            queues.rotate_left(after);
+        }
+        let limited: Vec<_> = capacity
+            .per_type
+            .iter()
+            .filter_map(|(name, left)| inner.names.type_id(name).map(|id| (id, *left)))
+            .collect();
+        let serves_all = inner.names.all_types_in(&scope.types);
+        let served = scope.types.iter().filter_map(|name| inner.names.type_id(name)).collect();
+        let avoided = inner.lanes.avoided(survey.now).into_iter().collect();
+        Self {
+            request,
+            now: survey.now,
+            queues,
+            served,
+            serves_all,
+            limited,
+            avoided,
+            looked: 0,
+            begun: false,
+            full: false,
+            last_queue: None,
+        }
+    }
+
+    /// The queue that was served last.
+    pub(super) const fn last_queue(&self) -> Option<u32> {
+        self.last_queue
+    }
+
+    /// Reads and judges until there is no room or nothing more to read. `false` when the session is fenced.
+    pub(super) async fn work_off(
+        &mut self,
+        inner: &Inner,
+        conn: &mut Conn,
+        admission: &mut Admission<'_>,
+        judged: &mut Judged,
+    ) -> Result<bool, Failure> {
+        for _ in 0..ROUNDS_MAX {
+            if admission.room() == 0 || self.full || self.looked >= LOOK_MAX {
+                break;
+            }
+            let plans = self.plan(admission);
+            if plans.is_empty() {
+                break;
+            }
+            let plans = self.look(inner, conn, plans).await?;
+            if plans.is_empty() {
+                continue;
+            }
+            if !self.lock(inner, conn, &plans, admission, judged).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// One lane of each queue that has something due, and how much to read of it, so that together they fill the room.
+    fn plan(&self, admission: &Admission<'_>) -> Vec<(usize, usize, usize)> {
+        let now = self.now.as_micros();
+        let suspects = admission.suspect_room();
+        let open = |work: &LaneWork| work.first <= now && !work.exhausted && (!work.lane.suspect || suspects > 0);
+        let hungry: Vec<_> = self
+            .queues
+            .iter()
+            .enumerate()
+            .filter_map(|(queue, work)| work.lanes.iter().position(open).map(|lane| (queue, lane)))
+            .take(admission.room())
+            .collect();
+        let share = admission.room().div_ceil(hungry.len().max(1));
+        let limit =
+            |queue: usize, lane: usize| if self.queues[queue].lanes[lane].lane.suspect { suspects } else { share };
+        hungry.into_iter().map(|(queue, lane)| (queue, lane, limit(queue, lane) + self.avoided.len())).collect()
+    }
+
+    /// The types to ask for in this queue, with `AND` before them.
+    fn type_condition(&self, queue: usize) -> (String, u64) {
+        if self.queues[queue].fails_others {
+            return (String::new(), 0);
+        }
+        let spent = |id: &u32| self.limited.iter().any(|(limited, left)| limited == id && *left == 0);
+        if self.serves_all && self.limited.iter().all(|(_, left)| *left > 0) {
+            return (String::new(), 0);
+        }
+        let mut types: Vec<u32> = self.served.iter().filter(|id| !spent(id)).copied().collect();
+        types.sort_unstable();
+        let mut choice = DefaultHasher::new();
+        types.hash(&mut choice);
+        let condition =
+            if types.is_empty() { " AND FALSE".to_owned() } else { format!(" AND type_id IN ({})", list(&types)) };
+        (condition, choice.finish() | 1)
+    }
+
+    /// Where types are chosen, first looks without locks, so that rows of others are not locked in vain.
+    async fn look(
+        &mut self,
+        inner: &Inner,
+        conn: &mut Conn,
+        plans: Vec<(usize, usize, usize)>,
+    ) -> Result<Vec<(usize, usize, usize)>, Failure> {
+        let now = self.now;
+        let mut asked = Vec::new();
+        let mut sql = Vec::new();
+        for &(queue, lane, _) in &plans {
+            let (condition, choice) = self.type_condition(queue);
+            let work = &mut self.queues[queue].lanes[lane];
+            let origin = work.begin(inner, choice, now);
+            if !condition.is_empty() {
+                asked.push((queue, lane));
+                sql.push(format!(
+                    "SELECT EXISTS (SELECT 1 FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{} AND run_at <= {}{condition})",
+                    work.lane.condition(),
+                    origin.condition(),
+                    now.as_micros()
+                ));
+            }
+        }
+        if sql.is_empty() {
+            return Ok(plans);
+        }
+        let replies = conn.run(sql.join("; ")).await?;
+        let mut without = HashSet::new();
+        for ((queue, lane), reply) in asked.into_iter().zip(&replies) {
+            let found: i64 = reply.rows.first().map_or(Ok(0), |row| value(row, 0))?;
+            if found == 0 {
+                self.queues[queue].lanes[lane].exhausted = true;
+                without.insert((queue, lane));
+            }
+        }
+        Ok(plans.into_iter().filter(|(queue, lane, _)| !without.contains(&(*queue, *lane))).collect())
+    }
+
+    /// Locks and judges. `false` when the session is fenced.
+    async fn lock(
+        &mut self,
+        inner: &Inner,
+        conn: &mut Conn,
+        plans: &[(usize, usize, usize)],
+        admission: &mut Admission<'_>,
+        judged: &mut Judged,
+    ) -> Result<bool, Failure> {
+        let mut sql = Vec::new();
+        for &(queue, lane, limit) in plans {
+            let (condition, _) = self.type_condition(queue);
+            let work = &self.queues[queue].lanes[lane];
+            sql.push(format!(
+                "SELECT run_at, task_id, type_id, deadline_at, body_bytes FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{} \
+                 AND run_at <= {}{condition} ORDER BY run_at, task_id LIMIT {limit} FOR UPDATE SKIP LOCKED",
+                work.lane.condition(),
+                work.next.unwrap_or(Origin::Head).condition(),
+                self.now.as_micros()
+            ));
+        }
+        let mut replies = if self.begun {
+            conn.run(sql.join("; ")).await?
+        } else {
+            self.begun = true;
+            let alive = format!(
+                "SELECT fenced_at IS NULL FROM queue_session WHERE id = {} LOCK IN SHARE MODE",
+                self.request.session
+            );
+            let mut replies = conn.begin(&format!("{alive}; {}", sql.join("; "))).await?;
+            let reply = replies.remove(0);
+            if reply.rows.first().map_or(Ok(0_i64), |row| value(row, 0))? != 1 {
+                return Ok(false);
+            }
+            replies
+        };
+        let mut is_refreshed = false;
+        for (&(queue, lane, limit), reply) in plans.iter().zip(&mut replies) {
+            self.looked += reply.rows.len().max(1);
+            self.queues[queue].lanes[lane].exhausted = reply.rows.len() < limit;
+            for row in &reply.rows {
+                let (run_at, task): (i64, u64) = (value(row, 0)?, value(row, 1)?);
+                let Some(id) = TaskId::new(task) else { continue };
+                let type_id: u32 = value(row, 2)?;
+                if inner.names.task_type(type_id).is_none() && !is_refreshed {
+                    inner.names.refresh(conn).await?;
+                    is_refreshed = true;
+                }
+                let work = &mut self.queues[queue];
+                let lane_work = &mut work.lanes[lane];
+                lane_work.next = Some(Origin::After((run_at, task)));
+                lane_work.last = Some((run_at, task));
+                let Some(task_type) = inner.names.task_type(type_id).filter(|_| !self.avoided.contains(&id)) else {
+                    lane_work.intact = false;
+                    continue;
+                };
+                let verdict = admission.admit(&Candidate {
+                    queue: &work.name,
+                    task_type: &task_type,
+                    deadline_at: maybe_time(row, 3)?,
+                    suspect: lane_work.lane.suspect,
+                    bytes: value::<u32>(row, 4)?.into(),
+                });
+                let key = ReadyKey {
+                    queue_id: work.id,
+                    suspect: lane_work.lane.suspect,
+                    rank: lane_work.lane.rank,
+                    run_at,
+                    task: id,
+                };
+                match verdict {
+                    Verdict::Run => {
+                        judged.runs.push(Taking { key, type_id });
+                        self.last_queue = Some(work.id);
+                        if let Some((_, left)) = self.limited.iter_mut().find(|(limited, _)| *limited == type_id) {
+                            *left = left.saturating_sub(1);
+                        }
+                    }
+                    Verdict::Expire => judged.ends.push((id, FailureReason::BudgetExceeded)),
+                    Verdict::Unregister => judged.ends.push((id, FailureReason::Unregistered)),
+                    Verdict::Skip => lane_work.intact = false,
+                    Verdict::Full => {
+                        lane_work.intact = false;
+                        lane_work.exhausted = false;
+                        self.full = true;
+                        break;
+                    }
+                }
+                if lane_work.intact {
+                    lane_work.passed = Some((run_at, task));
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// When the next task that this scope could take is due, in the same round trip as the commit.
+    pub(super) async fn next_due_and_commit(&self, conn: &mut Conn) -> Result<Option<Timestamp>, Failure> {
+        let now = self.now.as_micros();
+        let suspects = self.request.capacity.suspects > 0;
+        let lanes = || {
+            let queues = self.queues.iter().enumerate();
+            queues.flat_map(|(queue, work)| work.lanes.iter().map(move |lane| (queue, lane)))
+        };
+        let mut sql = Vec::new();
+        let mut next: Option<i64> = None;
+        for (queue, work) in lanes().filter(|(_, work)| !work.lane.suspect || suspects) {
+            let (condition, _) = self.type_condition(queue);
+            if work.next.is_none() && condition.is_empty() {
+                next = Some(next.map_or(work.first, |next| next.min(work.first)));
+                continue;
+            }
+            let place = if work.exhausted {
+                format!(" AND run_at > {now}")
+            } else {
+                work.next.unwrap_or(Origin::Head).condition()
+            };
+            let ahead = format!(
+                "SELECT run_at, type_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{place} \
+                 ORDER BY run_at, task_id LIMIT {}",
+                work.lane.condition(),
+                if condition.is_empty() { 1 } else { LATER_MAX }
+            );
+            sql.push(format!("SELECT MIN(run_at) FROM ({ahead}) AS ahead WHERE TRUE{condition}"));
+        }
+        let replies = match (self.begun, sql.is_empty()) {
+            (true, _) => conn.run_and_commit(&sql.join("; ")).await?,
+            (false, true) => Vec::new(),
+            (false, false) => conn.run(sql.join("; ")).await?,
+        };
+        for reply in replies.iter().take(sql.len()) {
+            let first: Option<i64> = reply.rows.first().map_or(Ok(None), |row| value(row, 0))?;
+            next = [next, first].into_iter().flatten().min();
+        }
+        Ok(next.map(Timestamp::from_micros))
+    }
+
+    /// What was found out about the lanes, once the claim is committed.
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        let read = self.queues.iter().flat_map(|queue| &queue.lanes).filter(|work| work.next.is_some());
+        read.map(|work| Seen {
+            lane: work.lane,
+            choice: work.choice,
+            passed: work.passed,
+            swept: work.is_sweep.then_some(if work.exhausted { None } else { work.last }),
+        })
+        .collect()
+    }
+}
+
+impl LaneWork {
+    const fn new(lane: Lane, first: i64) -> Self {
+        Self {
+            lane,
+            first,
+            next: None,
+            is_sweep: false,
+            exhausted: false,
+            intact: true,
+            passed: None,
+            last: None,
+            choice: 0,
+        }
+    }
+
+    /// Where to read; at first where the lane was passed before, or from the head when it is time to look there again.
+    fn begin(&mut self, inner: &Inner, choice: u64, now: Timestamp) -> Origin {
+        if let Some(next) = self.next {
+            return next;
+        }
+        let start = inner.lanes.start(self.lane, choice, now);
+        self.choice = choice;
+        self.is_sweep = start.sweep.is_some();
+        let origin = start.sweep.unwrap_or(start.from);
+        self.next = Some(origin);
+        origin
+    }
+}

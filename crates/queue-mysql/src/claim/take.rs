@@ -1,0 +1,209 @@
+//! Taking what was judged: out of what waits, into the hands of the claim.
+
+use std::collections::HashMap;
+
+use queue_core::claim::Ended;
+use queue_core::payload::ContentType;
+use queue_core::{
+    ClaimRequest, ClaimedTask, Event, FailureReason, Payload, Status, StoreError, TaskId, Timestamp, transition,
+};
+
+use crate::connection::Conn;
+use crate::error::Failure;
+use crate::held::Member;
+use crate::inner::Inner;
+use crate::members::encode;
+use crate::row::{COLUMNS, COLUMNS_LEN, Defect, Move, ReadyKey, TaskRow, delete_ready, moves};
+use crate::sql::{list, value};
+
+/// A row that may run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taking {
+    pub(super) key: ReadyKey,
+    pub(super) type_id: u32,
+}
+
+/// What the core said of the rows that were looked at.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    /// To be taken, in the order of their start.
+    pub(super) runs: Vec<Taking>,
+    /// To be failed without a run.
+    pub(super) ends: Vec<(TaskId, FailureReason)>,
+}
+
+impl Judged {
+    /// The members of the claim.
+    pub(super) fn members(&self) -> impl Iterator<Item = (TaskId, Member)> + '_ {
+        self.runs.iter().map(|run| (run.key.task, Member { type_id: run.type_id, queue_id: run.key.queue_id }))
+    }
+
+    /// Writes it, in the open transaction.
+    pub(super) async fn take(
+        &self,
+        inner: &Inner,
+        conn: &mut Conn,
+        request: &ClaimRequest,
+        now: Timestamp,
+    ) -> Result<(Vec<ClaimedTask>, Vec<Ended>), Failure> {
+        let tasks = self.run(inner, conn, request, now).await?;
+        let ended = self.end(inner, conn, now).await?;
+        Ok((tasks, ended))
+    }
+
+    async fn run(
+        &self,
+        inner: &Inner,
+        conn: &mut Conn,
+        request: &ClaimRequest,
+        now: Timestamp,
+    ) -> Result<Vec<ClaimedTask>, Failure> {
+        if self.runs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut keys: Vec<_> = self.runs.iter().map(|run| run.key).collect();
+        keys.sort_unstable_by_key(|key| key.task);
+        let ids = list(keys.iter().map(|key| key.task));
+        let (claim, count, started) = (request.claim, keys.len(), now.as_micros());
+        // Two rows where one may be is an error: the count of rows changed must be the count of rows taken.
+        let guard = format!("SELECT IF(ROW_COUNT() = {count}, 1, (SELECT 1 UNION SELECT 2))");
+        let sql = format!(
+            "{}; UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = attempt + 1, claims = claims + 1, \
+             claim_id = {claim}, started_at = {started}, progress = NULL, progress_message = NULL WHERE id IN ({ids}) AND \
+             status = 0; {guard}; INSERT INTO queue_claim (id, session_id, created_at, members) VALUES ({claim}, {}, \
+             {started}, {}); SELECT {COLUMNS}, p.content_type, p.body FROM queue_task AS t FORCE INDEX (PRIMARY) \
+             LEFT JOIN queue_payload AS p ON p.task_id = t.id WHERE t.id IN ({ids})",
+            delete_ready(keys.iter().copied()),
+            request.session,
+            encode(keys.iter().map(|key| key.task)),
+        );
+        let rows = conn.run(sql).await?.pop().unwrap_or_default().rows;
+        let mut tasks: HashMap<TaskId, ClaimedTask> = HashMap::with_capacity(rows.len());
+        let mut is_refreshed = false;
+        for row in &rows {
+            let task = match TaskRow::read(row)? {
+                Ok(task) => task,
+                Err(defect) => return Err(self.leave(inner, &defect, now)),
+            };
+            if !task.is_known(inner) && !is_refreshed {
+                inner.names.refresh(conn).await?;
+                is_refreshed = true;
+            }
+            let payload = match value::<Option<u8>>(row, COLUMNS_LEN)?.and_then(ContentType::from_code) {
+                Some(content_type) => Payload::new(content_type, value::<Vec<u8>>(row, COLUMNS_LEN + 1)?),
+                None => {
+                    return Err(self.leave(inner, &Defect { task: task.id, what: "its content type is unknown" }, now));
+                }
+            };
+            match claimed(inner, &task, payload) {
+                Ok(claimed) => tasks.insert(task.id, claimed),
+                Err(defect) => return Err(self.leave(inner, &defect, now)),
+            };
+        }
+        Ok(self.runs.iter().filter_map(|run| tasks.remove(&run.key.task)).collect())
+    }
+
+    /// A row that cannot be is left alone for a while, and the others are claimed without it.
+    fn leave(&self, inner: &Inner, defect: &Defect, now: Timestamp) -> Failure {
+        inner.lanes.avoid(defect.task, now);
+        tracing::error!(task = defect.task.get(), defect = defect.what, "a row that cannot be is left alone");
+        Failure::Again("corrupt")
+    }
+
+    async fn end(&self, inner: &Inner, conn: &mut Conn, now: Timestamp) -> Result<Vec<Ended>, Failure> {
+        if self.ends.is_empty() {
+            return Ok(Vec::new());
+        }
+        let reasons: HashMap<TaskId, FailureReason> = self.ends.iter().copied().collect();
+        let mut ids: Vec<_> = reasons.keys().copied().collect();
+        ids.sort_unstable();
+        let sql = format!(
+            "SELECT {COLUMNS} FROM queue_task AS t FORCE INDEX (PRIMARY) LEFT JOIN queue_payload AS p ON p.task_id = t.id \
+             WHERE t.id IN ({}) ORDER BY t.id FOR UPDATE",
+            list(&ids)
+        );
+        let rows = conn.run(sql).await?.pop().unwrap_or_default().rows;
+        let mut moved = Vec::new();
+        let mut ended = Vec::new();
+        for row in &rows {
+            let before = match TaskRow::read(row)? {
+                Ok(task) => task,
+                Err(defect) => return Err(self.leave(inner, &defect, now)),
+            };
+            let reason = reasons.get(&before.id).copied().unwrap_or(FailureReason::BudgetExceeded);
+            let event = if reason == FailureReason::Unregistered { Event::Unregister } else { Event::Expire };
+            let Ok(after) = transition(&before.state, &event, now) else {
+                return Err(self.leave(inner, &Defect { task: before.id, what: "it waits and is not queued" }, now));
+            };
+            let task_type = inner.names.task_type(before.type_id);
+            let task_type = task_type.ok_or_else(|| StoreError::corrupt(Some(before.id), "its type is unknown"))?;
+            ended.push(Ended { id: before.id, task_type, reason });
+            moved.push(Move { before, after });
+        }
+        conn.run(moves(&moved).join("; ")).await?;
+        Ok(ended)
+    }
+
+    /// Those of the rows that somebody else has locked right now.
+    pub(super) async fn locked_by_others(&self, conn: &mut Conn) -> Result<Vec<TaskId>, Failure> {
+        let ids: Vec<_> = self.all_ids();
+        let sql = format!(
+            "SELECT id FROM queue_task FORCE INDEX (PRIMARY) WHERE id IN ({}) ORDER BY id FOR UPDATE SKIP LOCKED",
+            list(&ids)
+        );
+        let rows = conn.begin(&sql).await?.pop().unwrap_or_default().rows;
+        let mut free = Vec::with_capacity(rows.len());
+        for row in &rows {
+            free.push(value::<u64>(row, 0)?);
+        }
+        conn.rollback().await?;
+        Ok(ids.into_iter().filter(|id| !free.contains(&id.get())).collect())
+    }
+
+    /// Those of the rows whose task is not queued.
+    pub(super) async fn ghosts(&self, conn: &mut Conn) -> Result<Vec<TaskId>, Failure> {
+        let ids: Vec<_> = self.all_ids();
+        let sql = format!(
+            "SELECT id FROM queue_task FORCE INDEX (PRIMARY) WHERE id IN ({}) AND status = {}",
+            list(&ids),
+            Status::Queued.code()
+        );
+        let rows = conn.run(sql).await?.pop().unwrap_or_default().rows;
+        let mut queued = Vec::with_capacity(rows.len());
+        for row in &rows {
+            queued.push(value::<u64>(row, 0)?);
+        }
+        Ok(ids.into_iter().filter(|id| !queued.contains(&id.get())).collect())
+    }
+
+    fn all_ids(&self) -> Vec<TaskId> {
+        let mut ids: Vec<_> =
+            self.runs.iter().map(|run| run.key.task).chain(self.ends.iter().map(|(id, _)| *id)).collect();
+        ids.sort_unstable();
+        ids
+    }
+}
+
+/// A claimed task with its names.
+pub(super) fn claimed(inner: &Inner, task: &TaskRow, payload: Payload) -> Result<ClaimedTask, Defect> {
+    let defect = |what| Defect { task: task.id, what };
+    let names = task.refer(inner)?;
+    let state = &task.state;
+    Ok(ClaimedTask {
+        id: task.id,
+        claim: state.claim.ok_or(defect("it runs without a claim"))?,
+        task_type: names.task_type,
+        queue: names.queue,
+        priority: names.priority,
+        attempt: state.attempt,
+        max_attempts: state.max_attempts,
+        backoff: names.backoff,
+        fence: state.fence,
+        losses: state.losses,
+        created_at: state.created_at,
+        run_at: state.run_at,
+        started_at: state.started_at.ok_or(defect("it runs without a start"))?,
+        deadline_at: state.deadline_at,
+        payload,
+    })
+}

@@ -1,0 +1,31 @@
+//! What the parts of a store share.
+
+use queue_core::StoreError;
+use queue_core::error::SchemaProblem;
+
+use crate::connection::Connections;
+use crate::held::Held;
+use crate::lanes::Lanes;
+use crate::names::Names;
+use crate::operation::Retries;
+use crate::options::MySqlOptions;
+use crate::reap::Sweep;
+use crate::server::Server;
+
+/// The state of a store. All of it but the connections can be lost: the database knows better.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) connections: Connections,
+    pub(crate) options: MySqlOptions,
+    pub(crate) server: Server,
+    pub(crate) names: Names,
+    pub(crate) lanes: Lanes,
+    pub(crate) held: Held,
+    pub(crate) sweep: Sweep,
+    pub(crate) retries: Retries,
+}
+
+/// The first row of a reply that must have one.
+pub(crate) fn missing(what: &'static str) -> StoreError {
+    StoreError::corrupt(None, format!("{what} is missing; {}", SchemaProblem::Missing))
+}

@@ -1,0 +1,296 @@
+//! Lanes: (queue, suspect, rank), each a run of rows in the order of claiming; and where each is to be read from.
+//!
+//! Rows that were claimed stay in the index until the server's purge has removed them, which takes as long as the oldest
+//! snapshot lives (a backup, say). A claim that began at the head of a lane would walk over all of them each time. So this
+//! process remembers up to where it has taken all there was, and looks at the head once a second only: for rows that were
+//! written with an earlier time than others, or committed late, or given back by a claim that was rolled back.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use queue_core::time::micros;
+use queue_core::{SessionId, TaskId, Timestamp};
+
+use crate::connection::Conn;
+use crate::error::Failure;
+use crate::inner::missing;
+use crate::sql::{CLOCK, value};
+
+/// How often the head of a lane is looked at.
+const HEAD_EVERY: Duration = Duration::from_secs(1);
+/// Rows this young are always looked at: their transaction may have committed after that of later ones.
+const YOUNG: Duration = Duration::from_millis(200);
+/// Marks kept, at most; beyond it all are forgotten, which costs time only.
+const MARKS_MAX: usize = 10_000;
+/// How long a row that could not be claimed is passed over.
+const AVOID_FOR: Duration = Duration::from_secs(5);
+const AVOIDED_MAX: usize = 10_000;
+
+/// A lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Lane {
+    pub(crate) queue_id: u32,
+    pub(crate) suspect: bool,
+    pub(crate) rank: i8,
+}
+
+impl Lane {
+    /// The condition that a row is in this lane.
+    pub(crate) fn condition(self) -> String {
+        format!(
+            "queue_id = {} AND suspect = {} AND priority_rank = {}",
+            self.queue_id,
+            u8::from(self.suspect),
+            self.rank
+        )
+    }
+}
+
+/// A place within a lane.
+pub(crate) type Position = (i64, u64);
+
+/// Where to begin to read a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// At its first row.
+    Head,
+    /// After this row.
+    After(Position),
+    /// At the first row that is due at this time or later.
+    Due(i64),
+}
+
+impl Origin {
+    /// The condition that a row is there, with `AND` before it.
+    pub(crate) fn condition(self) -> String {
+        match self {
+            Self::Head => String::new(),
+            Self::After((run_at, task)) => {
+                format!(" AND (run_at > {run_at} OR (run_at = {run_at} AND task_id > {task}))")
+            }
+            Self::Due(run_at) => format!(" AND run_at >= {run_at}"),
+        }
+    }
+}
+
+/// What is remembered of a lane, for one choice of types.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Everything up to here is taken or of no use for this choice.
+    passed: Option<Position>,
+    /// Where the look from the head has come to; from the head itself when `None`.
+    swept: Option<Position>,
+    /// When the head was looked at last.
+    head_at: i64,
+}
+
+/// What a claim found out about a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) lane: Lane,
+    /// The choice of types, as a number.
+    pub(crate) choice: u64,
+    /// Everything up to here was taken or is of no use.
+    pub(crate) passed: Option<Position>,
+    /// Where a look from the head ended, when there was one; `Some(None)` when it came to the end.
+    pub(crate) swept: Option<Option<Position>>,
+}
+
+/// What this process remembers of lanes and queues.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    marks: Mutex<HashMap<(Lane, u64), Mark>>,
+    /// Rows that could not be claimed, and until when they are passed over.
+    avoided: Mutex<HashMap<TaskId, i64>>,
+    /// The queue that was served last.
+    turn: Mutex<Option<u32>>,
+}
+
+/// Where the next look at a lane begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// Go on here.
+    pub(crate) from: Origin,
+    /// But first look from here on, up to where the lane was passed before: it is time to.
+    pub(crate) sweep: Option<Origin>,
+}
+
+impl Lanes {
+    /// Where to begin.
+    pub(crate) fn start(&self, lane: Lane, choice: u64, now: Timestamp) -> Start {
+        let mark = lock(&self.marks).get(&(lane, choice)).copied().unwrap_or_default();
+        let Some(passed) = mark.passed else { return Start { from: Origin::Head, sweep: None } };
+        let young = now.before(YOUNG).as_micros();
+        let from = if passed.0 >= young { Origin::Due(young) } else { Origin::After(passed) };
+        let due = now.as_micros().saturating_sub(mark.head_at) >= micros(HEAD_EVERY);
+        Start { from, sweep: due.then(|| mark.swept.map_or(Origin::Head, Origin::After)) }
+    }
+
+    /// What a committed claim found out.
+    pub(crate) fn saw(&self, seen: impl IntoIterator<Item = Seen>, now: Timestamp) {
+        let mut marks = lock(&self.marks);
+        if marks.len() > MARKS_MAX {
+            marks.clear();
+        }
+        for seen in seen {
+            let mark = marks.entry((seen.lane, seen.choice)).or_default();
+            if mark.passed.is_none() {
+                mark.head_at = now.as_micros();
+            }
+            mark.passed = mark.passed.max(seen.passed);
+            if let Some(swept) = seen.swept {
+                mark.head_at = now.as_micros();
+                // Once it has caught up, the next look begins at the head again.
+                mark.swept = swept.filter(|swept| mark.passed.is_some_and(|passed| *swept < passed));
+            }
+        }
+    }
+
+    /// Passes over this row for a while.
+    pub(crate) fn avoid(&self, task: TaskId, now: Timestamp) {
+        let mut avoided = lock(&self.avoided);
+        if avoided.len() >= AVOIDED_MAX {
+            avoided.clear();
+        }
+        avoided.insert(task, now.after(AVOID_FOR).as_micros());
+    }
+
+    /// The rows to pass over.
+    pub(crate) fn avoided(&self, now: Timestamp) -> Vec<TaskId> {
+        let mut avoided = lock(&self.avoided);
+        avoided.retain(|_, until| *until > now.as_micros());
+        avoided.keys().copied().collect()
+    }
+
+    /// The queue that was served last.
+    pub(crate) fn turn(&self) -> Option<u32> {
+        *lock(&self.turn)
+    }
+
+    pub(crate) fn set_turn(&self, queue: u32) {
+        *lock(&self.turn) = Some(queue);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What waits, lane by lane: a look without any lock.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    pub(crate) now: Timestamp,
+    /// Whether the session is there and not fenced.
+    pub(crate) alive: bool,
+    /// The highest type number in the database.
+    pub(crate) type_id_max: u32,
+    /// The lanes of queues that are not paused in which something waits, and when the first of it is due.
+    pub(crate) lanes: Vec<(Lane, i64)>,
+}
+
+impl Survey {
+    /// One statement: a seek for each lane that was ever used.
+    pub(crate) fn sql(session: Option<SessionId>) -> String {
+        let first = |suspect: u8| {
+            format!(
+                "(SELECT r.run_at FROM queue_ready AS r FORCE INDEX (PRIMARY) WHERE r.queue_id = l.queue_id AND \
+                 r.suspect = {suspect} AND r.priority_rank = l.priority_rank ORDER BY r.run_at LIMIT 1)"
+            )
+        };
+        let alive = session.map_or("1".to_owned(), |session| {
+            format!("(SELECT fenced_at IS NULL FROM queue_session WHERE id = {session})")
+        });
+        format!(
+            "SELECT 0, 0, {CLOCK}, {alive}, (SELECT MAX(id) FROM queue_type) UNION ALL \
+             SELECT l.queue_id, l.priority_rank, {}, {}, 0 FROM queue_lane AS l \
+             JOIN queue_queue AS q ON q.id = l.queue_id WHERE q.paused_at IS NULL",
+            first(0),
+            first(1)
+        )
+    }
+
+    pub(crate) async fn take(conn: &mut Conn, session: Option<SessionId>) -> Result<Self, Failure> {
+        let rows = conn.run(Self::sql(session)).await?.pop().unwrap_or_default().rows;
+        let mut survey = None;
+        let mut lanes = Vec::new();
+        for row in &rows {
+            let queue_id: u32 = value(row, 0)?;
+            if queue_id == 0 {
+                survey = Some(Self {
+                    now: crate::sql::time(row, 2)?,
+                    alive: value::<Option<i64>>(row, 3)? == Some(1),
+                    type_id_max: value::<Option<u32>>(row, 4)?.unwrap_or(0),
+                    lanes: Vec::new(),
+                });
+                continue;
+            }
+            let rank = value(row, 1)?;
+            for (suspect, column) in [(false, 2), (true, 3)] {
+                if let Some(first) = value::<Option<i64>>(row, column)? {
+                    lanes.push((Lane { queue_id, suspect, rank }, first));
+                }
+            }
+        }
+        let mut survey = survey.ok_or_else(|| missing("the answer to a look at the lanes"))?;
+        lanes.sort_unstable();
+        survey.lanes = lanes;
+        Ok(survey)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LANE: Lane = Lane { queue_id: 1, suspect: false, rank: 0 };
+    const SECOND: i64 = 1_000_000;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_micros(seconds * SECOND)
+    }
+
+    fn seen(passed: Position, swept: Option<Option<Position>>) -> Seen {
+        Seen { lane: LANE, choice: 0, passed: Some(passed), swept }
+    }
+
+    #[test]
+    fn a_lane_is_read_on_from_where_it_was_passed() {
+        let lanes = Lanes::default();
+        assert_eq!(lanes.start(LANE, 0, at(10)), Start { from: Origin::Head, sweep: None });
+        lanes.saw([seen((5, 7), None)], at(10));
+        assert_eq!(lanes.start(LANE, 0, at(10)), Start { from: Origin::After((5, 7)), sweep: None });
+        assert_eq!(lanes.start(LANE, 1, at(10)).from, Origin::Head);
+        lanes.saw([seen((4, 9), None)], at(10));
+        assert_eq!(lanes.start(LANE, 0, at(10)).from, Origin::After((5, 7)));
+    }
+
+    #[test]
+    fn young_rows_are_always_looked_at() {
+        let lanes = Lanes::default();
+        lanes.saw([seen((at(10).as_micros(), 7), None)], at(10));
+        let young = at(10).as_micros() - 200_000;
+        assert_eq!(lanes.start(LANE, 0, at(10)).from, Origin::Due(young));
+    }
+
+    #[test]
+    fn the_head_is_looked_at_once_a_second_in_parts() {
+        let lanes = Lanes::default();
+        lanes.saw([seen((500, 7), None)], at(10));
+        assert_eq!(lanes.start(LANE, 0, at(11)).sweep, Some(Origin::Head));
+        lanes.saw([seen((500, 7), Some(Some((100, 1))))], at(11));
+        assert_eq!(lanes.start(LANE, 0, at(11)).sweep, None);
+        assert_eq!(lanes.start(LANE, 0, at(12)).sweep, Some(Origin::After((100, 1))));
+        lanes.saw([seen((500, 7), Some(Some((600, 1))))], at(12));
+        assert_eq!(lanes.start(LANE, 0, at(13)).sweep, Some(Origin::Head));
+    }
+
+    #[test]
+    fn a_row_is_avoided_for_a_while() {
+        let lanes = Lanes::default();
+        let task = TaskId::new(3).unwrap();
+        lanes.avoid(task, at(1));
+        assert_eq!(lanes.avoided(at(5)), [task]);
+        assert_eq!(lanes.avoided(at(6)), []);
+    }
+}

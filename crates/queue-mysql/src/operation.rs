@@ -1,0 +1,119 @@
+//! How every call runs: in a task of its own, within a time, repeated where the server says so.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::panic;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use queue_core::StoreError;
+use tokio::time::{sleep, timeout};
+
+use crate::connection::{Conn, repeat_delay};
+use crate::error::{Class, Failure, Told, classify, to_store_error};
+use crate::inner::Inner;
+
+/// Tries of one call, at most.
+const TRIES_MAX: u32 = 10;
+
+/// One call to the store. It is tried on a connection, from the beginning each time; what it learns in one try it may
+/// keep for the next.
+pub(crate) trait Operation: Send + 'static {
+    /// What the caller gets.
+    type Output: Send + 'static;
+    /// Whether doing it twice is the same as doing it once, so that it may be repeated even after an unknown outcome.
+    const REPEATABLE: bool = false;
+    /// Whether it uses the connections that are kept for renewals.
+    const URGENT: bool = false;
+
+    /// One try. When it fails, the transaction is rolled back.
+    fn attempt(&mut self, inner: &Inner, conn: &mut Conn)
+    -> impl Future<Output = Result<Self::Output, Failure>> + Send;
+}
+
+/// How often transactions were repeated, by kind.
+#[derive(Debug, Default)]
+pub(crate) struct Retries(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Retries {
+    fn count(&self, kind: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
+    }
+
+    pub(crate) fn all(&self) -> Vec<(&'static str, u64)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(kind, count)| (*kind, *count)).collect()
+    }
+}
+
+impl Inner {
+    /// Runs an operation. Dropping the returned future leaves it running to its end, so that no connection is ever left in
+    /// the middle of an answer.
+    pub(crate) async fn perform<O: Operation>(self: &Arc<Self>, operation: O) -> Result<O::Output, StoreError> {
+        let inner = Arc::clone(self);
+        match tokio::spawn(async move { inner.repeat(operation).await }).await {
+            Ok(output) => output,
+            Err(error) => match error.try_into_panic() {
+                Ok(cause) => panic::resume_unwind(cause),
+                Err(_) => Err(StoreError::unknown_outcome(Told("the runtime is shutting down".into()))),
+            },
+        }
+    }
+
+    async fn repeat<O: Operation>(&self, mut operation: O) -> Result<O::Output, StoreError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let mut conn = self.connections.acquire(O::URGENT).await?;
+            let failure = match timeout(self.options.call_timeout, operation.attempt(self, &mut conn)).await {
+                Ok(Ok(output)) => {
+                    self.connections.put_back(conn);
+                    return Ok(output);
+                }
+                Ok(Err(failure)) => failure,
+                Err(_) => return Err(self.timed_out(&conn)),
+            };
+            let committing = conn.is_committing();
+            let class = failure.class();
+            let rolled_back = !matches!(class, Some(Class::Lost | Class::ReadOnly | Class::PacketTooLarge))
+                && matches!(timeout(self.options.call_timeout, conn.rollback()).await, Ok(Ok(())));
+            let was_idle = conn.was_idle();
+            if rolled_back && !committing {
+                self.connections.put_back(conn);
+            } else {
+                drop(conn);
+            }
+            let error = match failure {
+                Failure::Store(error) => return Err(error),
+                Failure::Again(kind) if tries < TRIES_MAX => {
+                    self.retries.count(kind);
+                    sleep(repeat_delay(tries)).await;
+                    continue;
+                }
+                Failure::Again(kind) => {
+                    return Err(StoreError::unavailable(Told(format!("given up after {tries} tries: {kind}"))));
+                }
+                Failure::Sql(error) => error,
+            };
+            match classify(&error) {
+                Class::Repeat(kind) if tries < TRIES_MAX && (!committing || O::REPEATABLE) => {
+                    self.retries.count(kind);
+                    sleep(repeat_delay(tries)).await;
+                }
+                // The server closes what lies idle for long, and restarts: one look with a new connection tells.
+                Class::Lost if (was_idle || O::REPEATABLE) && tries < 3 && (!committing || O::REPEATABLE) => {
+                    self.connections.forget_own();
+                    self.retries.count("reconnect");
+                }
+                Class::ReadOnly => {
+                    self.connections.forget_own();
+                    return Err(to_store_error(&error, committing, self.connections.place()));
+                }
+                _ => return Err(to_store_error(&error, committing, self.connections.place())),
+            }
+        }
+    }
+
+    fn timed_out(&self, conn: &Conn) -> StoreError {
+        let told = Told(format!("{}: no answer within the time for a call", self.connections.place()));
+        if conn.is_committing() { StoreError::unknown_outcome(told) } else { StoreError::unavailable(told) }
+    }
+}

@@ -1,0 +1,263 @@
+//! Rows of tasks, checked as they are read.
+
+use queue_core::{
+    Backoff, Budget, ClaimId, FailureReason, Fence, Priority, QueueName, Status, StoreError, TaskId, TaskState,
+    TaskType,
+};
+use sqlx::mysql::MySqlRow;
+
+use crate::inner::Inner;
+use crate::sql::{list, maybe_time, opt_time, time, value};
+
+/// The columns that [`TaskRow::read`] reads, of `queue_task t` joined to `queue_payload p`. The body is not among them.
+pub(crate) const COLUMNS: &str = "t.id, t.type_id, t.queue_id, t.priority_rank, t.status, t.reason, t.attempt, \
+     t.max_attempts, t.losses, t.claims, t.claim_id, t.run_at, t.started_at, t.completed_at, t.deadline_at, \
+     p.created_at, p.budget, p.policy_id, p.body_bytes";
+/// How many they are.
+pub(crate) const COLUMNS_LEN: usize = 19;
+
+/// A task's row without its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TaskRow {
+    pub(crate) id: TaskId,
+    pub(crate) type_id: u32,
+    pub(crate) queue_id: u32,
+    pub(crate) rank: i8,
+    pub(crate) policy_id: u32,
+    pub(crate) body_bytes: u64,
+    pub(crate) state: TaskState,
+}
+
+/// What a task's row refers to by number.
+#[derive(Clone, Debug)]
+pub(crate) struct Referred {
+    pub(crate) task_type: TaskType,
+    pub(crate) queue: QueueName,
+    pub(crate) priority: Priority,
+    pub(crate) backoff: Backoff,
+}
+
+/// A row that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Defect {
+    pub(crate) task: TaskId,
+    pub(crate) what: &'static str,
+}
+
+impl From<Defect> for StoreError {
+    fn from(defect: Defect) -> Self {
+        Self::corrupt(Some(defect.task), defect.what)
+    }
+}
+
+impl TaskRow {
+    /// Reads [`COLUMNS`]. The outer error is the driver's, the inner one the row's.
+    pub(crate) fn read(row: &MySqlRow) -> Result<Result<Self, Defect>, sqlx::Error> {
+        let id: u64 = value(row, 0)?;
+        let Some(id) = TaskId::new(id) else {
+            return Err(sqlx::Error::Decode("task id 0".into()));
+        };
+        let defect = |what| Ok(Err(Defect { task: id, what }));
+        let Some(status) = Status::from_code(value(row, 4)?) else { return defect("its status is unknown") };
+        let reason = match value::<Option<u8>>(row, 5)? {
+            Some(code) => match FailureReason::from_code(code) {
+                Some(reason) => Some(reason),
+                None => return defect("its failure reason is unknown"),
+            },
+            None => None,
+        };
+        let (Some(created_at), Some(policy_id), Some(body_bytes)) =
+            (maybe_time(row, 15)?, value::<Option<u32>>(row, 17)?, value::<Option<u32>>(row, 18)?)
+        else {
+            return defect("its payload is missing");
+        };
+        let budget = match value::<Option<i64>>(row, 16)?.map(u64::try_from) {
+            None => Budget::NONE,
+            Some(Ok(micros)) => Budget::of(std::time::Duration::from_micros(micros)),
+            Some(Err(_)) => return defect("its budget is negative"),
+        };
+        let state = TaskState {
+            status,
+            reason,
+            attempt: value(row, 6)?,
+            max_attempts: value(row, 7)?,
+            losses: value(row, 8)?,
+            fence: Fence::new(value(row, 9)?),
+            claim: value::<Option<u64>>(row, 10)?.and_then(ClaimId::new),
+            cancel_requested: false,
+            created_at,
+            run_at: time(row, 11)?,
+            started_at: maybe_time(row, 12)?,
+            completed_at: maybe_time(row, 13)?,
+            deadline_at: maybe_time(row, 14)?,
+            budget,
+        };
+        if let Some(what) = state.defect() {
+            return defect(what);
+        }
+        let (type_id, queue_id, rank) = (value(row, 1)?, value(row, 2)?, value(row, 3)?);
+        Ok(Ok(Self { id, type_id, queue_id, rank, policy_id, body_bytes: body_bytes.into(), state }))
+    }
+
+    /// The names behind the numbers.
+    pub(crate) fn refer(&self, inner: &Inner) -> Result<Referred, Defect> {
+        let defect = |what| Defect { task: self.id, what };
+        Ok(Referred {
+            task_type: inner.names.task_type(self.type_id).ok_or(defect("its type is unknown"))?,
+            queue: inner.names.queue(self.queue_id).ok_or(defect("its queue is unknown"))?,
+            priority: Priority::from_rank(self.rank.into()).map_err(|_| defect("its priority is out of range"))?,
+            backoff: inner.names.policy(self.policy_id).ok_or(defect("its retry policy is unknown"))?,
+        })
+    }
+
+    /// Whether all its names are known already.
+    pub(crate) fn is_known(&self, inner: &Inner) -> bool {
+        inner.names.task_type(self.type_id).is_some()
+            && inner.names.queue(self.queue_id).is_some()
+            && inner.names.policy(self.policy_id).is_some()
+    }
+}
+
+/// A task that moves from one state to another.
+#[derive(Clone, Debug)]
+pub(crate) struct Move {
+    pub(crate) before: TaskRow,
+    pub(crate) after: TaskState,
+}
+
+/// The statements that move tasks whose rows are locked: the row itself, what waits and what has ended.
+pub(crate) fn moves(moves: &[Move]) -> Vec<String> {
+    if moves.is_empty() {
+        return Vec::new();
+    }
+    let tasks = list(moves.iter().map(|one| {
+        let (row, state) = (&one.before, &one.after);
+        format!(
+            "({},{},{},{},{},{},{},{},{},{},{},{},{},{},{})",
+            row.id,
+            row.type_id,
+            row.queue_id,
+            row.rank,
+            state.status.code(),
+            crate::sql::Opt(state.reason.map(FailureReason::code)),
+            state.attempt,
+            state.max_attempts,
+            state.losses,
+            state.fence,
+            crate::sql::Opt(state.claim),
+            state.run_at.as_micros(),
+            opt_time(state.started_at),
+            opt_time(state.completed_at),
+            opt_time(state.deadline_at),
+        )
+    }));
+    // An insert whose every row is there already: an update by primary key that no optimizer can turn into a scan.
+    let mut sql = vec![format!(
+        "INSERT INTO queue_task (id, type_id, queue_id, priority_rank, status, reason, attempt, max_attempts, losses, \
+         claims, claim_id, run_at, started_at, completed_at, deadline_at) VALUES {tasks} ON DUPLICATE KEY UPDATE \
+         status = VALUES(status), reason = VALUES(reason), attempt = VALUES(attempt), losses = VALUES(losses), \
+         claim_id = VALUES(claim_id), run_at = VALUES(run_at), started_at = VALUES(started_at), \
+         completed_at = VALUES(completed_at), deadline_at = VALUES(deadline_at)"
+    )];
+    let left: Vec<_> = moves.iter().filter(|one| one.before.state.status == Status::Queued).collect();
+    if !left.is_empty() {
+        sql.push(delete_ready(left.iter().map(|one| ReadyKey::of(&one.before, &one.before.state))));
+    }
+    let reopened: Vec<_> = moves.iter().filter(|one| one.before.state.status.is_terminal()).collect();
+    if !reopened.is_empty() {
+        let keys = list(reopened.iter().map(|one| {
+            let state = &one.before.state;
+            format!(
+                "({},{},{})",
+                state.status.code(),
+                state.completed_at.unwrap_or_default().as_micros(),
+                one.before.id
+            )
+        }));
+        sql.push(format!(
+            "DELETE f FROM queue_finished AS f FORCE INDEX (PRIMARY) WHERE (f.status, f.completed_at, f.task_id) IN ({keys})"
+        ));
+    }
+    let waiting = list(moves.iter().filter(|one| one.after.status == Status::Queued).map(|one| {
+        let (row, state) = (&one.before, &one.after);
+        ready_row(row.queue_id, row.rank, row.id, row.type_id, row.body_bytes, state)
+    }));
+    if !waiting.is_empty() {
+        sql.push(format!("{INSERT_READY}{waiting}"));
+    }
+    let ended = list(moves.iter().filter(|one| one.after.status.is_terminal()).map(|one| {
+        let (row, state) = (&one.before, &one.after);
+        format!(
+            "({},{},{},{},{},{})",
+            state.status.code(),
+            state.completed_at.unwrap_or_default().as_micros(),
+            row.id,
+            row.type_id,
+            row.queue_id,
+            crate::sql::Opt(state.reason.map(FailureReason::code)),
+        )
+    }));
+    if !ended.is_empty() {
+        sql.push(format!("{INSERT_FINISHED}{ended}"));
+    }
+    sql
+}
+
+/// Goes before rows made by [`ready_row`].
+pub(crate) const INSERT_READY: &str = "INSERT INTO queue_ready (queue_id, suspect, priority_rank, run_at, task_id, type_id, \
+     deadline_at, body_bytes, again) VALUES ";
+/// Goes before rows of (status, end, task, type, queue, reason).
+pub(crate) const INSERT_FINISHED: &str =
+    "INSERT INTO queue_finished (status, completed_at, task_id, type_id, queue_id, reason) VALUES ";
+
+/// A queued task as it waits.
+pub(crate) fn ready_row(
+    queue_id: u32,
+    rank: i8,
+    id: TaskId,
+    type_id: u32,
+    body_bytes: u64,
+    state: &TaskState,
+) -> String {
+    format!(
+        "({queue_id},{},{rank},{},{id},{type_id},{},{body_bytes},{})",
+        u8::from(state.is_suspect()),
+        state.run_at.as_micros(),
+        opt_time(state.deadline_at),
+        u8::from(state.fence.get() > 0),
+    )
+}
+
+/// Where a queued task waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ReadyKey {
+    pub(crate) queue_id: u32,
+    pub(crate) suspect: bool,
+    pub(crate) rank: i8,
+    pub(crate) run_at: i64,
+    pub(crate) task: TaskId,
+}
+
+impl ReadyKey {
+    pub(crate) const fn of(row: &TaskRow, state: &TaskState) -> Self {
+        Self {
+            queue_id: row.queue_id,
+            suspect: state.is_suspect(),
+            rank: row.rank,
+            run_at: state.run_at.as_micros(),
+            task: row.id,
+        }
+    }
+}
+
+/// Removes rows of what waits, by primary key.
+pub(crate) fn delete_ready(keys: impl IntoIterator<Item = ReadyKey>) -> String {
+    let keys =
+        list(keys.into_iter().map(|key| {
+            format!("({},{},{},{},{})", key.queue_id, u8::from(key.suspect), key.rank, key.run_at, key.task)
+        }));
+    format!(
+        "DELETE r FROM queue_ready AS r FORCE INDEX (PRIMARY) \
+         WHERE (r.queue_id, r.suspect, r.priority_rank, r.run_at, r.task_id) IN ({keys})"
+    )
+}

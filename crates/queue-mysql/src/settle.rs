@@ -1,0 +1,300 @@
+//! Settling: what the core decided about the ends of runs is written down.
+//!
+//! The common case, completions of tasks that this process claimed, is one round trip with a guard that fails the whole when a
+//! row is not as expected. Everything else, and that as well when the guard fails, reads the rows and moves each by
+//! `transition`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use queue_core::{
+    ClaimId, Event, Settle, Settled, Settlement, TaskId, TaskResult, TaskState, Timestamp, TransitionError, transition,
+};
+use sqlx::mysql::MySqlArguments;
+
+use crate::connection::Conn;
+use crate::enqueue::add;
+use crate::error::{Class, Failure, classify};
+use crate::held::{Leftovers, Member};
+use crate::inner::{Inner, missing};
+use crate::operation::Operation;
+use crate::row::{COLUMNS, INSERT_FINISHED, Move, TaskRow, moves};
+use crate::sql::{CLOCK, chunk, list, placeholders, time, value};
+
+/// Writes how runs ended.
+pub(crate) struct SettleBatch {
+    pub(crate) batch: Arc<[Settle]>,
+}
+
+impl Operation for SettleBatch {
+    type Output = Vec<Settled>;
+    const REPEATABLE: bool = true;
+
+    async fn attempt(&mut self, inner: &Inner, conn: &mut Conn) -> Result<Vec<Settled>, Failure> {
+        let pairs: Vec<_> = self.batch.iter().map(|settle| (settle.task, settle.claim)).collect();
+        let leftovers = inner.held.leftovers(&pairs);
+        let settled = match self.complete(inner, conn, &leftovers).await? {
+            Some(settled) => settled,
+            None => self.settle(inner, conn, &leftovers).await?,
+        };
+        inner.held.release(&pairs, &leftovers);
+        Ok(settled)
+    }
+}
+
+impl SettleBatch {
+    /// The fast way; `None` when it is not open to this batch.
+    async fn complete(
+        &self,
+        inner: &Inner,
+        conn: &mut Conn,
+        leftovers: &Leftovers,
+    ) -> Result<Option<Vec<Settled>>, Failure> {
+        let Some(completions) = Completions::of(inner, &self.batch) else { return Ok(None) };
+        match completions.write(conn, leftovers, inner.options.limits.result_bytes_max).await {
+            Ok(()) => Ok(Some(vec![Settled::Applied; self.batch.len()])),
+            // A row is not as expected, or a result is there from before: find out which.
+            Err(error) if matches!(classify(&error), Class::Guard | Class::Duplicate) => {
+                conn.rollback().await?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The way that is always open.
+    async fn settle(&self, inner: &Inner, conn: &mut Conn, leftovers: &Leftovers) -> Result<Vec<Settled>, Failure> {
+        let mut ids: Vec<_> = self.batch.iter().map(|settle| settle.task).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let ids = list(ids);
+        let replies = conn
+            .begin(&format!(
+                "SELECT {COLUMNS}, {CLOCK} FROM queue_task AS t FORCE INDEX (PRIMARY) LEFT JOIN queue_payload AS p \
+                 ON p.task_id = t.id WHERE t.id IN ({ids}) ORDER BY t.id FOR UPDATE; SELECT {CLOCK}; \
+                 SELECT session_id, task_id FROM queue_signal WHERE task_id IN ({ids})"
+            ))
+            .await?;
+        let now = replies.get(1).and_then(|reply| reply.rows.first()).ok_or_else(|| missing("the clock's answer"))?;
+        let now = time(now, 0)?;
+        let mut rows = HashMap::new();
+        for row in replies.first().map_or(&[][..], |reply| reply.rows.as_slice()) {
+            match TaskRow::read(row)? {
+                Ok(task) => {
+                    rows.insert(task.id, (task.clone(), task.state));
+                }
+                Err(defect) => {
+                    tracing::error!(
+                        task = defect.task.get(),
+                        defect = defect.what,
+                        "a row that cannot be is not settled"
+                    );
+                }
+            }
+        }
+        let mut ending = Ending { applied: BTreeMap::new(), result_bytes_max: inner.options.limits.result_bytes_max };
+        let settled: Vec<_> = self.batch.iter().map(|settle| ending.settle(&mut rows, settle, now)).collect();
+        let mut signals: Vec<(u64, u64)> = Vec::new();
+        for row in replies.get(2).map_or(&[][..], |reply| reply.rows.as_slice()) {
+            signals.push((value(row, 0)?, value(row, 1)?));
+        }
+        signals.retain(|(_, task)| ending.applied.contains_key(task));
+        ending.write(conn, &rows, signals, leftovers, now).await?;
+        Ok(settled)
+    }
+}
+
+/// Completions of tasks that this process claimed.
+struct Completions<'a> {
+    by_claim: BTreeMap<ClaimId, Vec<(TaskId, Member)>>,
+    results: Vec<(TaskId, &'a TaskResult)>,
+}
+
+impl<'a> Completions<'a> {
+    /// `None` when one of them is something else.
+    fn of(inner: &Inner, batch: &'a [Settle]) -> Option<Self> {
+        let mut completions = Self { by_claim: BTreeMap::new(), results: Vec::new() };
+        for settle in batch {
+            let Settlement::Complete { result } = &settle.settlement else { return None };
+            let member = inner.held.member(settle.claim, settle.task).filter(|_| settle.claim == settle.leaves)?;
+            completions.by_claim.entry(settle.claim).or_default().push((settle.task, member));
+            if *result != TaskResult::None {
+                completions.results.push((settle.task, result));
+            }
+        }
+        for members in completions.by_claim.values_mut() {
+            members.sort_unstable_by_key(|(task, _)| *task);
+        }
+        Some(completions)
+    }
+
+    async fn write(&self, conn: &mut Conn, leftovers: &Leftovers, bytes_max: u64) -> Result<(), sqlx::Error> {
+        let mut sql = vec![format!("SET @queue_now = {CLOCK}")];
+        for (claim, members) in &self.by_claim {
+            sql.push(format!(
+                "UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 2, completed_at = @queue_now WHERE id IN ({}) AND \
+                 status = 1 AND claim_id = {claim}",
+                list(members.iter().map(|(task, _)| task))
+            ));
+            // Two rows where one may be is an error, which stops the rest and the commit.
+            sql.push(format!("SELECT IF(ROW_COUNT() = {}, 1, (SELECT 1 UNION SELECT 2))", members.len()));
+        }
+        let finished = list(
+            self.by_claim
+                .values()
+                .flatten()
+                .map(|(task, member)| format!("(2,@queue_now,{task},{},{},NULL)", member.type_id, member.queue_id)),
+        );
+        sql.push(format!("{INSERT_FINISHED}{finished}"));
+        sql.extend(removals(leftovers));
+        let sql = sql.join("; ");
+        if self.results.is_empty() {
+            conn.run_committing(format!("START TRANSACTION; {sql}; COMMIT")).await?;
+        } else {
+            conn.begin("DO 0").await?;
+            insert_results(conn, &self.results, bytes_max).await?;
+            conn.run_and_commit(&sql).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What a batch comes to before it is written.
+struct Ending<'a> {
+    /// The settlements that apply, by task.
+    applied: BTreeMap<u64, &'a Settle>,
+    result_bytes_max: u64,
+}
+
+impl<'a> Ending<'a> {
+    fn settle(
+        &mut self,
+        rows: &mut HashMap<TaskId, (TaskRow, TaskState)>,
+        settle: &'a Settle,
+        now: Timestamp,
+    ) -> Settled {
+        let Some((_, state)) = rows.get_mut(&settle.task) else { return Settled::Stale };
+        let event = Event::Settle { claim: settle.claim, leaves: settle.leaves, settlement: &settle.settlement };
+        match transition(state, &event, now) {
+            Ok(next) => {
+                *state = next;
+                self.applied.insert(settle.task.get(), settle);
+                Settled::Applied
+            }
+            Err(TransitionError::AlreadySettled) => Settled::Already(state.status),
+            Err(_) => Settled::Stale,
+        }
+    }
+
+    async fn write(
+        &self,
+        conn: &mut Conn,
+        rows: &HashMap<TaskId, (TaskRow, TaskState)>,
+        signals: Vec<(u64, u64)>,
+        leftovers: &Leftovers,
+        now: Timestamp,
+    ) -> Result<(), sqlx::Error> {
+        let mut moved = Vec::new();
+        let mut results = Vec::new();
+        let mut failed = Vec::new();
+        for settle in self.applied.values() {
+            let Some((before, after)) = rows.get(&settle.task) else { continue };
+            moved.push(Move { before: before.clone(), after: after.clone() });
+            if let Settlement::Complete { result } = &settle.settlement
+                && *result != TaskResult::None
+            {
+                results.push((settle.task, result));
+            }
+            if let Some(error) = settle.settlement.error() {
+                failed.push((before, settle.settlement.label(), error.as_str()));
+            }
+        }
+        if !results.is_empty() {
+            insert_results(conn, &results, self.result_bytes_max).await?;
+        }
+        insert_attempts(conn, &failed, now).await?;
+        let mut sql = moves(&moved);
+        if !signals.is_empty() {
+            let keys = list(signals.iter().map(|(session, task)| format!("({session},{task})")));
+            sql.push(format!("DELETE FROM queue_signal WHERE (session_id, task_id) IN ({keys})"));
+        }
+        sql.extend(removals(leftovers));
+        conn.run_and_commit(&sql.join("; ")).await?;
+        Ok(())
+    }
+}
+
+/// The statements that remove what nobody needs once a settle is committed.
+fn removals(leftovers: &Leftovers) -> Vec<String> {
+    let mut sql = Vec::new();
+    if !leftovers.signals.is_empty() {
+        let keys = list(leftovers.signals.iter().map(|(session, task, claim)| format!("({session},{task},{claim})")));
+        sql.push(format!("DELETE FROM queue_signal WHERE (session_id, task_id, claim_id) IN ({keys})"));
+    }
+    if !leftovers.claims.is_empty() {
+        sql.push(format!("DELETE FROM queue_claim WHERE id IN ({})", list(&leftovers.claims)));
+    }
+    sql
+}
+
+/// What a result's row holds: the size of one that is too large to keep, or the bytes.
+pub(crate) fn kept(result: &TaskResult, bytes_max: u64) -> (Option<u64>, Option<Vec<u8>>) {
+    match result {
+        TaskResult::None => (None, None),
+        TaskResult::Dropped { bytes } => (Some(*bytes), None),
+        TaskResult::Value(body) => match TaskResult::bounded(body.clone(), bytes_max) {
+            TaskResult::Dropped { bytes } => (Some(bytes), None),
+            _ => (None, Some(body.to_vec())),
+        },
+    }
+}
+
+/// Writes results, which are bytes of the user's and so are bound.
+async fn insert_results(conn: &mut Conn, results: &[(TaskId, &TaskResult)], bytes_max: u64) -> Result<(), sqlx::Error> {
+    let mut rest = results;
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(chunk(rest.len()));
+        rest = later;
+        let mut arguments = MySqlArguments::default();
+        for (task, result) in now {
+            let (dropped, body) = kept(result, bytes_max);
+            add(&mut arguments, task.get())?;
+            add(&mut arguments, dropped)?;
+            add(&mut arguments, body)?;
+        }
+        // An operator's retry may have left an earlier result behind.
+        let sql =
+            format!("REPLACE INTO queue_result (task_id, dropped_bytes, body) VALUES {}", placeholders(now.len(), 3));
+        conn.bound(sql, arguments).await?;
+    }
+    Ok(())
+}
+
+/// Writes failed attempts: row, outcome and error of each.
+async fn insert_attempts(
+    conn: &mut Conn,
+    failed: &[(&TaskRow, &'static str, &str)],
+    now: Timestamp,
+) -> Result<(), sqlx::Error> {
+    let mut rest = failed;
+    while !rest.is_empty() {
+        let (these, later) = rest.split_at(chunk(rest.len()));
+        rest = later;
+        let mut arguments = MySqlArguments::default();
+        for (row, outcome, error) in these {
+            add(&mut arguments, row.id.get())?;
+            add(&mut arguments, row.state.fence.get())?;
+            add(&mut arguments, row.state.attempt)?;
+            add(&mut arguments, row.state.started_at.unwrap_or(now).as_micros())?;
+            add(&mut arguments, now.as_micros())?;
+            add(&mut arguments, *outcome)?;
+            add(&mut arguments, (*error).to_owned())?;
+        }
+        let sql = format!(
+            "REPLACE INTO queue_attempt (task_id, fence, attempt, started_at, ended_at, outcome, error) VALUES {}",
+            placeholders(these.len(), 7)
+        );
+        conn.bound(sql, arguments).await?;
+    }
+    Ok(())
+}

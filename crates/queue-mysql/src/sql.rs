@@ -1,0 +1,92 @@
+//! Pieces of SQL. Only integers that we made are ever written into a statement; text and bytes are bound.
+
+use std::fmt::{Display, Write as _};
+
+use queue_core::Timestamp;
+use sqlx::mysql::MySqlRow;
+use sqlx::{Decode, MySql, Row};
+
+/// The server's clock in microseconds, whatever its time zone.
+pub(crate) const CLOCK: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6))";
+
+/// The items with commas between them.
+pub(crate) fn list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
+    let mut text = String::new();
+    for item in items {
+        if !text.is_empty() {
+            text.push(',');
+        }
+        let _ = write!(text, "{item}");
+    }
+    text
+}
+
+/// An optional integer.
+pub(crate) struct Opt<T>(pub(crate) Option<T>);
+
+impl<T: Display> Display for Opt<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("NULL"),
+        }
+    }
+}
+
+/// An optional point in time.
+pub(crate) fn opt_time(time: Option<Timestamp>) -> Opt<i64> {
+    Opt(time.map(Timestamp::as_micros))
+}
+
+/// `count` groups of `width` placeholders.
+pub(crate) fn placeholders(count: usize, width: usize) -> String {
+    let group = format!("({})", vec!["?"; width].join(","));
+    vec![group.as_str(); count].join(",")
+}
+
+/// How many rows the next prepared statement takes, out of few sizes, so that few statements are ever prepared.
+pub(crate) fn chunk(left: usize) -> usize {
+    const SIZES: &[usize] = &[1000, 500, 250, 128, 64, 32, 16];
+    SIZES.iter().copied().find(|size| *size <= left).unwrap_or(left)
+}
+
+/// A column's value, whatever the server declares its type to be.
+pub(crate) fn value<'r, T: Decode<'r, MySql>>(row: &'r MySqlRow, index: usize) -> Result<T, sqlx::Error> {
+    row.try_get_unchecked(index)
+}
+
+/// A point in time.
+pub(crate) fn time(row: &MySqlRow, index: usize) -> Result<Timestamp, sqlx::Error> {
+    Ok(Timestamp::from_micros(value(row, index)?))
+}
+
+/// An optional point in time.
+pub(crate) fn maybe_time(row: &MySqlRow, index: usize) -> Result<Option<Timestamp>, sqlx::Error> {
+    Ok(value::<Option<i64>>(row, index)?.map(Timestamp::from_micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_fit_together() {
+        assert_eq!(list([1, 2, 3]), "1,2,3");
+        assert_eq!(list(Vec::<u8>::new()), "");
+        assert_eq!(placeholders(2, 3), "(?,?,?),(?,?,?)");
+        assert_eq!(format!("{} {}", Opt(Some(-1)), Opt::<u8>(None)), "-1 NULL");
+    }
+
+    #[test]
+    fn any_number_of_rows_is_made_of_few_sizes() {
+        let mut sizes = std::collections::BTreeSet::new();
+        for total in 1..=1000 {
+            let mut left = total;
+            while left > 0 {
+                sizes.insert(chunk(left));
+                left -= chunk(left);
+            }
+        }
+        assert!(sizes.len() <= 22, "{sizes:?}");
+    }
+}

@@ -1,0 +1,220 @@
+//! The store: every call becomes an operation that runs to its end in a task of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use queue_core::claim::Resolved;
+use queue_core::ids::IdBlock;
+use queue_core::progress::ProgressUpdate;
+use queue_core::reap::{FencedSession, Lost, StoreTime, Swept};
+use queue_core::session::{Renewal, SessionSpec};
+use queue_core::store::SchemaStatus;
+use queue_core::{
+    ClaimId, ClaimReply, ClaimRequest, Enqueued, Migrate, NewTask, Scope, SessionId, Settle, Settled, StoreError,
+    StoreLimits, TaskId, TaskResult, TaskStore, Transactional,
+};
+use sqlx::MySqlConnection;
+
+use crate::connection::{Conn, Connections};
+use crate::enqueue::{self, Enqueue, ReserveIds};
+use crate::error::{Failure, to_store_error};
+use crate::inner::{Inner, missing};
+use crate::operation::Operation;
+use crate::options::MySqlOptions;
+use crate::server::Server;
+use crate::sql::value;
+use crate::url::Target;
+use crate::{busy, claim, migrate, progress, reap, session, settle, transactional};
+
+/// A queue in one MySQL or MariaDB database.
+#[derive(Clone, Debug)]
+pub struct MySqlStore {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl MySqlStore {
+    /// Connects to what a URL names: `mysql://user:password@host:3306/database`, also `mariadb://…`. TLS is used where the
+    /// server offers it; `ssl-mode`, `ssl-ca`, `ssl-cert`, `ssl-key` and `socket` can be given as in `…?ssl-mode=required`. The
+    /// schema is not touched: migrate it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] when the server does not answer, [`StoreError::Denied`] when it refuses the account,
+    /// [`StoreError::Unsupported`] when it is one that cannot be used, [`StoreError::Other`] when the URL cannot be read or the
+    /// database is not there. None of them tells the password.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        Self::connect_with(url, MySqlOptions::default()).await
+    }
+
+    /// Options, to connect with.
+    pub fn builder() -> MySqlOptions {
+        MySqlOptions::default()
+    }
+
+    pub(crate) async fn connect_with(url: &str, options: MySqlOptions) -> Result<Self, StoreError> {
+        let target = Target::parse(url)?;
+        let connections = Connections::new(target, options.clone());
+        let server = find_server(&connections).await?;
+        let inner = Inner {
+            connections,
+            options,
+            server,
+            names: Default::default(),
+            lanes: Default::default(),
+            held: Default::default(),
+            sweep: Default::default(),
+            retries: Default::default(),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    pub(crate) async fn perform<O: Operation>(&self, operation: O) -> Result<O::Output, StoreError> {
+        self.inner.perform(operation).await
+    }
+}
+
+async fn find_server(connections: &Connections) -> Result<Server, StoreError> {
+    let mut conn = connections.acquire(false).await?;
+    let read = async |conn: &mut Conn| -> Result<Server, Failure> {
+        let reply = conn.run("SELECT VERSION(), @@version_comment, DATABASE()".to_owned()).await?;
+        let row = reply.first().and_then(|reply| reply.rows.first()).ok_or_else(|| missing("the server's version"))?;
+        let (version, comment, database): (String, String, String) = (value(row, 0)?, value(row, 1)?, value(row, 2)?);
+        Ok(Server::parse(&version, &comment, &database)?)
+    };
+    match read(&mut conn).await {
+        Ok(server) => {
+            connections.put_back(conn);
+            Ok(server)
+        }
+        Err(Failure::Sql(error)) => Err(to_store_error(&error, false, connections.place())),
+        Err(Failure::Store(error)) => Err(error),
+        Err(Failure::Again(what)) => Err(StoreError::unavailable(what)),
+    }
+}
+
+#[async_trait]
+impl TaskStore for MySqlStore {
+    fn limits(&self) -> StoreLimits {
+        self.inner.options.limits
+    }
+
+    fn retries(&self) -> Vec<(&'static str, u64)> {
+        self.inner.retries.all()
+    }
+
+    async fn reserve_ids(&self, count: u32) -> Result<IdBlock, StoreError> {
+        self.perform(ReserveIds { count }).await
+    }
+
+    async fn enqueue(&self, batch: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError> {
+        enqueue::check_sizes(&self.inner.options.limits, &batch)?;
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.inner.intern(&batch).await?;
+        self.perform(Enqueue { batch, repeated: false }).await
+    }
+
+    async fn open_session(&self, spec: SessionSpec) -> Result<Renewal, StoreError> {
+        self.perform(session::OpenSession { spec }).await
+    }
+
+    async fn renew_session(&self, session: SessionId, lease: Duration) -> Result<Renewal, StoreError> {
+        self.perform(session::RenewSession { session, lease }).await
+    }
+
+    async fn close_session(&self, session: SessionId) -> Result<(), StoreError> {
+        self.perform(session::CloseSession { session }).await
+    }
+
+    async fn claim(&self, request: ClaimRequest) -> Result<ClaimReply, StoreError> {
+        self.perform(claim::Claim { request }).await
+    }
+
+    async fn resolve_claim(&self, session: SessionId, claim: ClaimId) -> Result<Resolved, StoreError> {
+        self.perform(claim::ResolveClaim { session, claim }).await
+    }
+
+    async fn settle(&self, batch: Arc<[Settle]>) -> Result<Vec<Settled>, StoreError> {
+        enqueue::check("a batch in tasks", batch.len() as u64, self.inner.options.limits.batch_max as u64)?;
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.perform(settle::SettleBatch { batch }).await
+    }
+
+    async fn progress(&self, batch: Vec<ProgressUpdate>) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.perform(progress::Record { batch }).await
+    }
+
+    async fn time(&self) -> Result<StoreTime, StoreError> {
+        self.perform(session::Clock).await
+    }
+
+    async fn fence_expired(&self, limit: usize) -> Result<Vec<FencedSession>, StoreError> {
+        self.perform(reap::FenceExpired { limit }).await
+    }
+
+    async fn lost(&self, limit: usize) -> Result<Lost, StoreError> {
+        self.perform(reap::FindLost { limit }).await
+    }
+
+    async fn expire(&self, limit: usize) -> Result<Swept, StoreError> {
+        self.perform(reap::Expire { limit }).await
+    }
+
+    async fn is_busy(&self, scope: Scope) -> Result<bool, StoreError> {
+        self.perform(busy::IsBusy { scope }).await
+    }
+}
+
+#[async_trait]
+impl Migrate for MySqlStore {
+    async fn migrate(&self) -> Result<Vec<u32>, StoreError> {
+        // Nothing to do is the common case, and then no lock is taken.
+        match self.schema().await?.check() {
+            Ok(()) => Ok(Vec::new()),
+            Err(problem @ queue_core::error::SchemaProblem::TooNew { .. }) => Err(problem.into()),
+            Err(_) => self.perform(migrate::Apply).await,
+        }
+    }
+
+    async fn schema(&self) -> Result<SchemaStatus, StoreError> {
+        self.perform(migrate::Status).await
+    }
+}
+
+#[async_trait]
+impl Transactional for MySqlStore {
+    type Conn = MySqlConnection;
+
+    async fn prepare(&self, batch: &[NewTask]) -> Result<(), StoreError> {
+        enqueue::check_sizes(&self.inner.options.limits, batch)?;
+        self.inner.intern(&Arc::from(batch)).await
+    }
+
+    async fn enqueue_in(&self, conn: &mut MySqlConnection, batch: &[NewTask]) -> Result<Vec<Enqueued>, StoreError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        enqueue::enqueue_in(&self.inner, conn, batch).await.map_err(|failure| match failure {
+            Failure::Sql(error) => to_store_error(&error, false, "in the transaction of the caller"),
+            Failure::Store(error) => error,
+            Failure::Again(what) => StoreError::unavailable(what),
+        })
+    }
+
+    async fn complete_in(
+        &self,
+        conn: &mut MySqlConnection,
+        task: TaskId,
+        claim: ClaimId,
+        result: TaskResult,
+    ) -> Result<Settled, StoreError> {
+        transactional::complete_in(&self.inner, conn, task, claim, result).await
+    }
+}

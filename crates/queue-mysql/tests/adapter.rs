@@ -1,0 +1,270 @@
+//! What only a real server shows: errors of connecting, migrations by many at once, the user's own transactions, locks.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use queue_core::admin::{Acted, Action, Selection};
+use queue_core::claim::Capacity;
+use queue_core::progress::ProgressUpdate;
+use queue_core::session::{Renewal, SessionSpec};
+use queue_core::{
+    ClaimId, ClaimReply, ClaimRequest, ClaimedTask, Enqueued, ErrorKind, Migrate as _, NewTask, Nonce, Payload,
+    Percent, Progress, Scope, SessionId, Settle, Settled, Settlement, Status, TaskAdmin as _, TaskId, TaskResult,
+    TaskSpec, TaskStore as _, TaskType, Transactional as _,
+};
+use queue_mysql::MySqlStore;
+use queue_testkit::conformance::Fixture as _;
+use sqlx::{Connection as _, Executor as _, Row as _};
+use support::{Database, MARIADB, MYSQL, server};
+
+const TYPE: TaskType = TaskType::new("adapter.test");
+const LEASE: Duration = Duration::from_secs(60);
+
+async fn new_tasks(store: &MySqlStore, count: u32) -> Arc<[NewTask]> {
+    let ids = store.reserve_ids(count).await.unwrap();
+    ids.map(|id| NewTask { id, nonce: Nonce::new(1), spec: TaskSpec::new(TYPE, Payload::json("1")) }).collect()
+}
+
+async fn session(store: &MySqlStore) -> SessionId {
+    let id = SessionId::new(7).unwrap();
+    let spec = SessionSpec { id, name: "w".into(), host: "h".into(), version: "0".into(), lease: LEASE };
+    assert!(matches!(store.open_session(spec).await.unwrap(), Renewal::Renewed(_)));
+    id
+}
+
+async fn claim(store: &MySqlStore, session: SessionId, claim: u64, tasks: usize) -> Vec<ClaimedTask> {
+    let request = ClaimRequest {
+        session,
+        claim: ClaimId::new(claim).unwrap(),
+        scope: Scope::of([TYPE]),
+        capacity: Capacity::of(tasks),
+    };
+    match store.claim(request).await.unwrap() {
+        ClaimReply::Claimed(claimed) => claimed.tasks,
+        ClaimReply::Fenced => panic!("fenced"),
+    }
+}
+
+/// One running task of a fresh database.
+async fn running(database: &Database) -> ClaimedTask {
+    let store = database.store();
+    store.enqueue(new_tasks(store, 1).await).await.unwrap();
+    let session = session(store).await;
+    claim(store, session, 1, 1).await.pop().unwrap()
+}
+
+fn complete(task: &ClaimedTask) -> Arc<[Settle]> {
+    Arc::from([Settle::by_holder(task.id, task.claim, Settlement::Complete { result: TaskResult::None })])
+}
+
+#[tokio::test]
+async fn errors_of_connecting_say_what_is_wrong_and_never_the_password() {
+    let server = server(MYSQL);
+    let (scheme, rest) = server.split_once("://").unwrap();
+    let (_, place) = rest.rsplit_once('@').unwrap();
+    let cases = [
+        (format!("{scheme}://app:s3cret-and-wrong@{place}/mysql"), ErrorKind::Denied),
+        (format!("{server}/no_such_database_here"), ErrorKind::Other),
+        (format!("{scheme}://app:s3cret-and-wrong@127.0.0.1:1/x"), ErrorKind::Unavailable),
+    ];
+    for (url, kind) in cases {
+        let error = MySqlStore::connect(&url).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(!format!("{error} {error:?}").contains("s3cret"), "the password is told: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_without_schema_says_so() {
+    let database = Database::empty(MYSQL).await;
+    assert_eq!(database.store().reserve_ids(1).await.unwrap_err().kind(), ErrorKind::Schema);
+    assert_eq!(database.store().schema().await.unwrap().found, None);
+}
+
+#[tokio::test]
+async fn many_migrate_at_once() {
+    migrate_at_once(MYSQL).await;
+}
+
+#[tokio::test]
+async fn many_migrate_at_once_on_mariadb() {
+    migrate_at_once(MARIADB).await;
+}
+
+async fn migrate_at_once(variable: &str) {
+    let database = Database::empty(variable).await;
+    let mut migrating = Vec::new();
+    for _ in 0..16 {
+        let store = MySqlStore::builder().max_connections(1).connect(&database.url()).await.unwrap();
+        migrating.push(tokio::spawn(async move { store.migrate().await }));
+    }
+    let mut applied = 0;
+    for one in migrating {
+        applied += one.await.unwrap().unwrap().len();
+    }
+    assert_eq!(applied, 1, "each step is applied by one of them");
+    database.store().schema().await.unwrap().check().unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_left_alone() {
+    let database = Database::fresh(MYSQL).await;
+    let mut user = database.user().await;
+    user.execute("UPDATE queue_schema SET version = 99, min_compatible = 1").await.unwrap();
+    assert_eq!(database.store().migrate().await.unwrap(), Vec::<u32>::new());
+    user.execute("UPDATE queue_schema SET min_compatible = 98").await.unwrap();
+    assert_eq!(database.store().migrate().await.unwrap_err().kind(), ErrorKind::Schema);
+}
+
+#[tokio::test]
+async fn enqueueing_within_a_transaction_is_all_or_nothing() {
+    enqueue_within(MYSQL).await;
+}
+
+#[tokio::test]
+async fn enqueueing_within_a_transaction_is_all_or_nothing_on_mariadb() {
+    enqueue_within(MARIADB).await;
+}
+
+async fn enqueue_within(variable: &str) {
+    let database = Database::fresh(variable).await;
+    let store = database.store();
+    let mut user = database.user().await;
+    for (commits, expected) in [(false, None), (true, Some(Status::Queued))] {
+        let batch = new_tasks(store, 1).await;
+        store.prepare(&batch).await.unwrap();
+        let mut tx = user.begin().await.unwrap();
+        let enqueued = store.enqueue_in(&mut tx, &batch).await.unwrap();
+        assert_eq!(enqueued, [Enqueued::Created(batch[0].id)]);
+        assert_eq!(store.get(batch[0].id).await.unwrap(), None, "it is not there before the commit");
+        if commits {
+            tx.commit().await.unwrap()
+        } else {
+            tx.rollback().await.unwrap()
+        }
+        let found = store.get(batch[0].id).await.unwrap();
+        assert_eq!(found.map(|task| task.state.status), expected);
+    }
+}
+
+#[tokio::test]
+async fn completing_within_a_transaction_commits_with_it() {
+    complete_within(MYSQL).await;
+}
+
+#[tokio::test]
+async fn completing_within_a_transaction_commits_with_it_on_mariadb() {
+    complete_within(MARIADB).await;
+}
+
+async fn complete_within(variable: &str) {
+    let database = Database::fresh(variable).await;
+    let (store, task) = (database.store(), running(&database).await);
+    let mut user = database.user().await;
+
+    let mut tx = user.begin().await.unwrap();
+    let stale = ClaimId::new(99).unwrap();
+    assert_eq!(store.complete_in(&mut tx, task.id, stale, TaskResult::None).await.unwrap(), Settled::Stale);
+    let result = TaskResult::Value("7".into());
+    assert_eq!(store.complete_in(&mut tx, task.id, task.claim, result.clone()).await.unwrap(), Settled::Applied);
+    tx.rollback().await.unwrap();
+    assert_eq!(status(store, task.id).await, Status::Running);
+
+    let mut tx = user.begin().await.unwrap();
+    store.complete_in(&mut tx, task.id, task.claim, result.clone()).await.unwrap();
+    tx.commit().await.unwrap();
+    let found = store.get(task.id).await.unwrap().unwrap();
+    assert_eq!((found.state.status, found.result), (Status::Completed, result));
+    let again = store.settle(complete(&task)).await.unwrap();
+    assert_eq!(again, [Settled::Already(Status::Completed)], "the pool finds out that it was committed");
+}
+
+async fn status(store: &MySqlStore, task: TaskId) -> Status {
+    store.get(task).await.unwrap().unwrap().state.status
+}
+
+#[tokio::test]
+async fn nothing_waits_for_a_user_transaction_that_holds_a_running_task() {
+    hold_the_row(MYSQL).await;
+}
+
+#[tokio::test]
+async fn nothing_waits_for_a_user_transaction_that_holds_a_running_task_on_mariadb() {
+    hold_the_row(MARIADB).await;
+}
+
+async fn hold_the_row(variable: &str) {
+    let database = Database::fresh(variable).await;
+    let (store, task) = (database.store(), running(&database).await);
+    let mut user = database.user().await;
+    let mut tx = user.begin().await.unwrap();
+    store.complete_in(&mut tx, task.id, task.claim, TaskResult::None).await.unwrap();
+
+    // While the row is held: cancelling, progress, renewing, reaping. Each would fail with a lock timeout if it waited.
+    let progress = Progress::new(Percent::new(50), "half");
+    store.progress(vec![ProgressUpdate { task: task.id, claim: task.claim, progress }]).await.unwrap();
+    let acted = store.act(Selection::Ids(vec![task.id]), Action::Cancel, "test").await.unwrap();
+    assert_eq!(acted, [(task.id, Acted::Signalled)]);
+    let session = SessionId::new(7).unwrap();
+    let Renewal::Renewed(signals) = store.renew_session(session, LEASE).await.unwrap() else { panic!("fenced") };
+    assert_eq!(signals.cancels, [(task.id, task.claim)]);
+    store.close_session(session).await.unwrap();
+    assert_eq!(store.lost(10).await.unwrap().tasks, [], "a task that is completing right now is not lost");
+    assert!(store.retries().is_empty(), "something waited for the row: {:?}", store.retries());
+
+    tx.commit().await.unwrap();
+    assert_eq!(status(store, task.id).await, Status::Completed);
+    assert_eq!(store.lost(10).await.unwrap().tasks, []);
+}
+
+#[tokio::test]
+async fn killed_connections_are_replaced() {
+    let database = Database::fresh(MYSQL).await;
+    let store = database.store();
+    let mut user = database.user().await;
+    store.reserve_ids(1).await.unwrap();
+    let name = database.url().rsplit('/').next().unwrap().to_owned();
+    let own: u64 = user.fetch_one("SELECT CONNECTION_ID()").await.unwrap().get(0);
+    let ids = sqlx::query("SELECT id FROM information_schema.processlist WHERE db = ? AND id <> ?")
+        .bind(name)
+        .bind(own)
+        .fetch_all(&mut user)
+        .await
+        .unwrap();
+    assert!(!ids.is_empty());
+    for row in ids {
+        let id: u64 = row.get(0);
+        user.execute(sqlx::AssertSqlSafe(format!("KILL {id}"))).await.unwrap();
+    }
+    store.reserve_ids(1).await.expect("a connection that lay idle is replaced behind the caller's back");
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_is_told_and_others_go_on() {
+    let database = Database::fresh(MYSQL).await;
+    let store = database.store();
+    let batch = new_tasks(store, 3).await;
+    store.enqueue(Arc::clone(&batch)).await.unwrap();
+    let mut user = database.user().await;
+    let bad = batch[0].id;
+    sqlx::query("UPDATE queue_task SET attempt = 9 WHERE id = ?").bind(bad.get()).execute(&mut user).await.unwrap();
+
+    assert_eq!(store.get(bad).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    let session = session(store).await;
+    let claimed: Vec<_> = claim(store, session, 1, 10).await.iter().map(|task| task.id).collect();
+    assert_eq!(claimed, [batch[1].id, batch[2].id]);
+}
+
+#[tokio::test]
+async fn the_clock_is_the_servers_in_utc() {
+    let database = Database::fresh(MYSQL).await;
+    let mut user = database.user().await;
+    user.execute("SET time_zone = '+05:00'").await.unwrap();
+    let sql = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
+    let before: i64 = user.fetch_one(sql).await.unwrap().get(0);
+    let told = database.store().time().await.unwrap().now.as_micros();
+    let after: i64 = user.fetch_one(sql).await.unwrap().get(0);
+    assert!((before..=after).contains(&told));
+}
