@@ -1,1 +1,14 @@
-//! Under construction.
+//! What the workspace's end-to-end tests share: databases of their own, worker processes, and the checker of their histories.
+//!
+//! A worker process is the test's own executable, started again for one ignored test; so there is no binary to be found
+//! or built first.
+
+mod database;
+mod history;
+mod work;
+mod worker;
+
+pub use database::{Backend, Database};
+pub use history::{History, Starts};
+pub use work::Job;
+pub use worker::{Worker, serve};
