@@ -119,6 +119,8 @@ pub(crate) struct Dispatcher {
     executor: Arc<Executor>,
     orders: watch::Sender<Orders>,
     scope: Scope,
+    /// Whether every type has a limit of its own.
+    all_limited: bool,
     batch_max: usize,
     batch_bytes_max: u64,
 
@@ -183,9 +185,11 @@ impl Dispatcher {
     ) -> Self {
         let (limits, now) = (config.store.limits(), config.clock.monotonic());
         let types = config.handlers.len();
+        let all_limited = config.handlers.iter().all(|one| one.limits.concurrency.is_some());
         let executor = Executor { config: Arc::clone(&config), board: Arc::clone(&board), events };
         Self {
             scope: config.scope(),
+            all_limited,
             batch_max: limits.batch_max.max(1),
             batch_bytes_max: limits.batch_bytes_max,
             executor: Arc::new(executor),

@@ -6,7 +6,9 @@ use std::time::Duration;
 use queue_core::{Clock, Entropy, Observation, Observer, TaskAdmin, TaskRecord};
 use queue_runtime::clock::TokioClock;
 use queue_runtime::ports::Ports;
-use queue_runtime::{Payload, Pool, Queue, Store, TaskId, TaskSpec, TaskType, Timestamp};
+use queue_runtime::{
+    Ctx, Limits, Payload, Pool, Queue, Result, Status, Store, TaskId, TaskResult, TaskSpec, TaskType, Timestamp,
+};
 use queue_testkit::{MemoryStore, SeededEntropy, StoreClock};
 
 pub(crate) const fn secs(secs: u64) -> Duration {
@@ -120,5 +122,70 @@ impl Heard {
 impl Observer for Heard {
     fn observe(&self, observation: &Observation<'_>) {
         self.0.lock().unwrap().push(format!("{observation:?}"));
+    }
+}
+
+/// A pool with one more handler, for tasks of a type without any type.
+pub(crate) trait On: Sized {
+    fn on<F, Fut>(self, task_type: &'static str, handler: F) -> Self
+    where
+        F: Fn(Ctx) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result> + Send + 'static,
+    {
+        self.on_with(task_type, Limits::DEFAULT, handler)
+    }
+
+    fn on_with<F, Fut>(self, task_type: &'static str, limits: Limits, handler: F) -> Self
+    where
+        F: Fn(Ctx) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result> + Send + 'static;
+}
+
+impl On for Pool {
+    fn on_with<F, Fut>(self, task_type: &'static str, limits: Limits, handler: F) -> Self
+    where
+        F: Fn(Ctx) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result> + Send + 'static,
+    {
+        let raw = move |_: Payload, cx: Ctx| {
+            let run = handler(cx);
+            async move { run.await.map(|()| TaskResult::None) }
+        };
+        self.handle_raw(TaskType::new(task_type), raw, limits)
+    }
+}
+
+impl World {
+    /// Waits until a task has this status.
+    pub(crate) async fn reaches(&self, task: TaskId, status: Status) {
+        self.until(status.as_str(), async || self.task(task).await.state.status == status).await;
+    }
+}
+
+/// Counts, across handlers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Count(Arc<std::sync::atomic::AtomicUsize>);
+
+impl Count {
+    /// One more; returns how many there were before.
+    pub(crate) fn up(&self) -> usize {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub(crate) fn down(&self) {
+        self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+}
+
+/// Counts when it is dropped.
+pub(crate) struct CountsDrop(pub(crate) Count);
+
+impl Drop for CountsDrop {
+    fn drop(&mut self) {
+        self.0.up();
     }
 }

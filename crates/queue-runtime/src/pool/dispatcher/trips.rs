@@ -34,7 +34,23 @@ impl Dispatcher {
         let freed = self.pending.iter().take(settling).filter(|slot| self.frees(**slot)).count();
         let used = self.slots.len() + self.reserved.tasks - freed;
         let room = (self.config.concurrency + prefetch).saturating_sub(used).min(self.batch_max);
-        if self.waiting_bytes + self.reserved.bytes >= WAITING_BYTES_MAX { 0 } else { room }
+        if self.waiting_bytes + self.reserved.bytes >= WAITING_BYTES_MAX {
+            return 0;
+        }
+        // Where every type has a limit of its own, their sum is one as well.
+        if self.all_limited { room.min(self.rooms(settling).iter().map(|(_, left)| left).sum()) } else { room }
+    }
+
+    /// How many tasks of each type that has a limit of its own a claim may take.
+    fn rooms(&self, settling: usize) -> Vec<(usize, usize)> {
+        let limited = self.config.handlers.iter().enumerate();
+        let limited = limited.filter_map(|(place, registered)| Some((place, registered.limits.concurrency?)));
+        let room = |(place, most): (usize, usize)| {
+            let freed = self.pending.iter().take(settling).filter(|slot| self.frees(**slot));
+            let freed = freed.filter(|slot| self.slots.get(**slot).and_then(|held| held.place) == Some(place)).count();
+            (place, most.saturating_sub(self.slots.held_of(place) + self.reserved.of_type[place] - freed))
+        };
+        limited.map(room).collect()
     }
 
     fn frees(&self, slot: usize) -> bool {
@@ -44,28 +60,18 @@ impl Dispatcher {
     /// The claim that leaves with a trip that settles the first `settling` of what is pending.
     fn ask(&mut self, settling: usize) -> Option<Ask> {
         let session = self.session.filter(|_| self.may_claim())?;
-        let mut tasks = self.room(settling);
-        let mut per_type = Vec::new();
-        for (place, registered) in self.config.handlers.iter().enumerate() {
-            let Some(most) = registered.limits.concurrency else { continue };
-            let freed = self.pending.iter().take(settling).filter(|slot| self.frees(**slot));
-            let freed = freed.filter(|slot| self.slots.get(**slot).and_then(|held| held.place) == Some(place)).count();
-            let used = self.slots.held_of(place) + self.reserved.of_type[place] - freed;
-            per_type.push((place, most.saturating_sub(used)));
-        }
-        if per_type.len() == self.config.handlers.len() {
-            tasks = tasks.min(per_type.iter().map(|(_, left)| left).sum());
-        }
+        let tasks = self.room(settling);
         if tasks == 0 {
             return None;
         }
+        let left = WAITING_BYTES_MAX.saturating_sub(self.waiting_bytes + self.reserved.bytes);
         Some(Ask {
             session,
             claim: ClaimId::from_random(self.config.entropy.next_u64()),
             tasks,
-            bytes: WAITING_BYTES_MAX.saturating_sub(self.waiting_bytes + self.reserved.bytes),
+            bytes: left.min(WAITING_BYTES_MAX / TRIPS_MAX as u64),
             suspects: usize::from(self.takes_suspects()),
-            per_type,
+            per_type: self.rooms(settling),
             wakes: self.wakes,
         })
     }
@@ -125,15 +131,16 @@ impl Dispatcher {
             let threshold = self.threshold();
             let may_claim = self.may_claim();
             let worth = if self.trips == 0 {
-                settling > 0 || (may_claim && now >= self.claim_at)
+                settling > 0 || (may_claim && now >= self.claim_at && self.room(0) > 0)
             } else {
                 settling >= threshold || (may_claim && self.backlog && self.room(settling) >= threshold)
             };
             if !worth {
                 return;
             }
+            let settling = self.batch_len();
             let ask = self.ask(settling);
-            let batch = self.next_batch();
+            let batch = self.next_batch(settling);
             if ask.is_none() && batch.is_none() {
                 return;
             }
@@ -145,8 +152,8 @@ impl Dispatcher {
         }
     }
 
-    /// The next settlements, as many as one batch takes.
-    fn next_batch(&mut self) -> Option<Batch> {
+    /// How many of the settlements that are pending one batch takes.
+    fn batch_len(&self) -> usize {
         let (mut count, mut bytes) = (0, 0);
         for slot in self.pending.iter().take(self.batch_max) {
             bytes += self.slots.get(*slot).and_then(|held| held.settlement.as_ref()).map_or(0, size);
@@ -155,6 +162,10 @@ impl Dispatcher {
             }
             count += 1;
         }
+        count
+    }
+
+    fn next_batch(&mut self, count: usize) -> Option<Batch> {
         let slots = self.pending.drain(..count).collect::<Vec<_>>();
         self.batch_of(slots)
     }

@@ -1,0 +1,87 @@
+//! When the reaper looks, and when it rather waits.
+
+use std::sync::Arc;
+
+use queue_core::{FailureReason, QueueName, Status};
+use queue_runtime::Ctx;
+
+use crate::faulty::{Call, Fault, FaultyStore, Process};
+use crate::support::{Heard, On, World, secs};
+
+/// A world in which a worker has just died with one task, and the task.
+async fn bereaved() -> (World, queue_runtime::TaskId) {
+    let world = World::new();
+    let process = Arc::new(Process::default());
+    let mut ports = world.ports();
+    ports.spawn = process.clone();
+    let task = world.enqueue("a", |_| {}).await;
+    let hang = async |_: Ctx| std::future::pending().await;
+    let _dying = world.pool().ports(ports).on("a", hang).start().await.unwrap();
+    world.reaches(task, Status::Running).await;
+    process.kill();
+    (world, task)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_makes_it_wait_for_one_lease() {
+    let (world, task) = bereaved().await;
+    let running = world.pool().on("other", async |_| Ok(())).start().await.unwrap();
+    tokio::time::sleep(secs(15)).await;
+    world.time.jump(secs(600));
+    // Without the guard the session would be past its lease at the next tick.
+    tokio::time::sleep(secs(30)).await;
+    assert_eq!(world.task(task).await.state.status, Status::Running);
+    tokio::time::sleep(secs(20)).await;
+    assert_eq!(world.task(task).await.state.status, Status::Queued);
+    running.shutdown(secs(9)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_server_makes_it_wait_for_one_lease() {
+    let (world, task) = bereaved().await;
+    let running = world.pool().on("other", async |_| Ok(())).start().await.unwrap();
+    tokio::time::sleep(secs(29)).await;
+    world.store.set_server("another");
+    tokio::time::sleep(secs(29)).await;
+    assert_eq!(world.task(task).await.state.status, Status::Running);
+    tokio::time::sleep(secs(20)).await;
+    assert_eq!(world.task(task).await.state.status, Status::Queued);
+    running.shutdown(secs(9)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reaper_that_fails_tries_again_and_tells_what_it_recovered() {
+    let (world, task) = bereaved().await;
+    let heard = Heard::default();
+    let store = FaultyStore::new(&world.store, |call, nth| match (call, nth) {
+        (Call::Time, 2) | (Call::Lost, 1..=3) => Fault::Unavailable,
+        (Call::Settle, 1) => Fault::AckLost,
+        _ => Fault::None,
+    });
+    let pool = world.pool_over(store).observer(Arc::new(heard.clone())).on("other", async |_| Ok(()));
+    let running = pool.start().await.unwrap();
+    tokio::time::sleep(secs(120)).await;
+    let state = world.task(task).await.state;
+    assert_eq!((state.status, state.attempt, state.losses), (Status::Queued, 1, 1));
+    running.shutdown(secs(9)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_past_its_budget_is_failed_whatever_its_type() {
+    let world = World::new();
+    let heard = Heard::default();
+    let elsewhere = QueueName::new("elsewhere");
+    let task = world
+        .enqueue("unknown", |spec| {
+            spec.queue = elsewhere;
+            spec.budget = secs(15).into();
+        })
+        .await;
+    let pool = world.pool().observer(Arc::new(heard.clone())).queues([QueueName::DEFAULT]).on("a", async |_| Ok(()));
+    let running = pool.start().await.unwrap();
+    world.reaches(task, Status::Failed).await;
+    assert_eq!(world.task(task).await.state.reason, Some(FailureReason::BudgetExceeded));
+    assert!(world.elapsed() <= secs(26), "{:?}", world.elapsed());
+    assert_eq!(heard.of("Processed"), ["Processed { task_type: None, outcome: \"budget_exceeded\", ran_for: None }"]);
+    running.shutdown(secs(9)).await.unwrap();
+}
