@@ -87,9 +87,17 @@ async fn lose_nothing_to_a_kill(backend: Backend) {
         let failed = store.attempts(task.id).await.unwrap();
         let (started, _) = history[&task.id.get()];
         // Claimed by the victim and not yet started counts as an attempt too, so a lost task has run once or twice.
-        assert_eq!(usize::from(task.state.attempt), 1 + failed.len(), "an attempt is spent for each lost run, and no other");
+        assert_eq!(
+            usize::from(task.state.attempt),
+            1 + failed.len(),
+            "an attempt is spent for each lost run, and no other"
+        );
         assert!(failed.len() <= 1, "one kill costs a task one attempt at most");
-        assert!(started <= 1 + u32::try_from(failed.len()).unwrap(), "task {} was rerun without a lost worker", task.id);
+        assert!(
+            started <= 1 + u32::try_from(failed.len()).unwrap(),
+            "task {} was rerun without a lost worker",
+            task.id
+        );
         lost += failed.len();
     }
     assert!(lost > 0, "the victim was killed while it held tasks");
