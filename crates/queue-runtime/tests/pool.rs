@@ -22,6 +22,8 @@ mod observed;
 mod port_errors;
 #[path = "pool/reaping.rs"]
 mod reaping;
+#[path = "pool/replaying.rs"]
+mod replaying;
 #[path = "pool/sessions.rs"]
 mod sessions;
 #[path = "pool/shutdown.rs"]

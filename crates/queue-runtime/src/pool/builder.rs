@@ -222,7 +222,8 @@ impl<S: Send + Sync + 'static> Pool<S> {
         self
     }
 
-    /// Tells this observer what the pool does, and not the queue's.
+    /// Tells this observer what the pool does, and not the queue's. It hears every 15 s how the queues stand as well, which the
+    /// queue's does not.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
         self

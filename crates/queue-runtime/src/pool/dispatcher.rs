@@ -25,6 +25,7 @@ use queue_core::{ClaimId, ClaimReply, Observation, Scope, SessionId, Settle, Set
 use tokio::sync::{mpsc, watch};
 
 use self::starting::Waiting;
+pub(crate) use self::stopping::Ended;
 use self::stopping::Stopping;
 use super::board::Board;
 use super::config::Config;
@@ -226,12 +227,12 @@ impl Dispatcher {
         }
     }
 
-    /// Works until told to stop, and returns what was done.
+    /// Works until told to stop, and says what was done.
     pub(crate) async fn run(
         mut self,
         mut events: mpsc::Receiver<Event>,
         mut control: watch::Receiver<Control>,
-    ) -> Report {
+    ) -> Ended {
         let (board, wake, clock) =
             (Arc::clone(&self.board), Arc::clone(&self.config.wake), Arc::clone(&self.config.clock));
         let mut woken = pin!(wake.notified());
@@ -243,7 +244,7 @@ impl Dispatcher {
             let now = clock.monotonic();
             self.pump(now);
             if self.is_over(now) {
-                return self.end();
+                return self.end(now);
             }
             let pause = self.next_wake(now).map(|at| at.saturating_sub(now));
             tokio::select! {

@@ -17,14 +17,12 @@ use super::reaper::Reaper;
 use super::report::Report;
 use super::sampler::Sampler;
 
-/// How long the end of the session is waited for; it ends by itself otherwise.
-const CLOSE_MAX: Duration = Duration::from_secs(1);
-
 /// A pool at work.
 #[derive(Debug)]
 pub(crate) struct Engine {
     control: watch::Sender<Control>,
     report: oneshot::Receiver<Report>,
+    config: Arc<Config>,
 }
 
 impl Engine {
@@ -55,23 +53,24 @@ impl Engine {
         // Room for what every slot can say at once.
         let (events, taken) = mpsc::channel(2 * (config.concurrency + config.prefetch) + 64);
         let dispatcher = Dispatcher::new(Arc::clone(&config), board, orders, events);
-        let spawn = Arc::clone(&config.spawn);
+        let (spawn, kept) = (Arc::clone(&config.spawn), Arc::clone(&config));
         spawn.spawn(
             "dispatcher",
             Box::pin(async move {
                 let stop = stop.drop_guard();
-                let report = dispatcher.run(taken, controlled).await;
+                let ended = dispatcher.run(taken, controlled).await;
                 drop(stop);
-                // Closing ends with an error on this channel, or with the patience.
-                let _ = call::bounded(&*config.clock, CLOSE_MAX, async {
-                    let _ = closing.await;
-                    Ok(())
-                })
-                .await;
-                let _ = tell.send(report);
+                let patience = ended.close_by.saturating_sub(config.clock.monotonic());
+                tokio::select! {
+                    biased;
+                    // An error says that the heartbeat has ended.
+                    _ = closing => {}
+                    () = config.clock.sleep(patience) => {}
+                }
+                let _ = tell.send(ended.report);
             }),
         );
-        Ok(Self { control, report })
+        Ok(Self { control, report, config: kept })
     }
 
     /// Tells the pool something.
@@ -86,6 +85,30 @@ impl Engine {
     /// May be dropped and called again, until it has returned.
     pub(crate) async fn ended(&mut self) -> Option<Report> {
         (&mut self.report).await.ok()
+    }
+}
+
+impl Engine {
+    /// Waits until the pool has ended, this long at most; the wait is not at the mercy of handlers that never yield.
+    pub(crate) async fn ended_within(mut self, limit: Duration) -> Result<Report, StartError> {
+        let (over, mut out_of_time) = oneshot::channel();
+        let (clock, waits) = (Arc::clone(&self.config.clock), over);
+        self.config.spawn.spawn_apart(
+            "queue-deadline",
+            Box::pin(async move {
+                let mut waits = waits;
+                tokio::select! {
+                    biased;
+                    () = waits.closed() => {}
+                    () = clock.sleep(limit) => { let _ = waits.send(()); }
+                }
+            }),
+        )?;
+        tokio::select! {
+            biased;
+            report = &mut self.report => report.map_err(|_| StartError::RuntimeGone),
+            _ = &mut out_of_time => Err(StartError::Starved),
+        }
     }
 }
 

@@ -62,6 +62,10 @@ pub enum StartError {
     /// The signals that end a pool cannot be listened to.
     #[error("cannot listen to signals: {0}")]
     Signals(#[source] io::Error),
+    /// The pool did not even notice that it was to stop, because handlers that never yield keep every thread of its runtime
+    /// busy. Its session ends by itself after the process has ended, and other workers recover its tasks.
+    #[error("the pool did not end by its deadline, because its handlers keep every thread of the runtime busy")]
+    Starved,
     /// The runtime that the pool ran on is gone.
     #[error("the runtime ended before the pool did")]
     RuntimeGone,

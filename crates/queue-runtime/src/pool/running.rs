@@ -7,6 +7,9 @@ use super::engine::Engine;
 use super::error::StartError;
 use super::report::Report;
 
+/// How long after its deadline a pool counts as starved.
+const STARVED_AFTER: Duration = Duration::from_millis(100);
+
 /// A pool at work. Dropping it stops it in good order, unheard.
 #[derive(Debug)]
 pub struct RunningPool {
@@ -25,10 +28,11 @@ impl RunningPool {
     ///
     /// # Errors
     ///
-    /// [`StartError::RuntimeGone`] when the runtime that the pool ran on has ended.
-    pub async fn shutdown(mut self, deadline: Duration) -> Result<Report, StartError> {
+    /// [`StartError::RuntimeGone`] when the runtime that the pool ran on has ended, [`StartError::Starved`] when handlers that
+    /// never yield keep all of it busy.
+    pub async fn shutdown(self, deadline: Duration) -> Result<Report, StartError> {
         self.stop(deadline);
-        self.ended().await
+        self.engine.ended_within(deadline.saturating_add(STARVED_AFTER)).await
     }
 
     /// Waits for the pool to end by itself, as an operator's wish makes it.

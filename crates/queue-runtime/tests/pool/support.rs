@@ -111,17 +111,29 @@ impl World {
 
 /// What was observed, as text.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Heard(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Heard {
+    told: Arc<Mutex<Vec<String>>>,
+    clock: Option<TokioClock>,
+}
 
 impl Heard {
+    /// Tells when as well.
+    pub(crate) fn timed(clock: TokioClock) -> Self {
+        Self { clock: Some(clock), ..Self::default() }
+    }
+
     pub(crate) fn of(&self, prefix: &str) -> Vec<String> {
-        self.0.lock().unwrap().iter().filter(|one| one.starts_with(prefix)).cloned().collect()
+        self.told.lock().unwrap().iter().filter(|one| one.starts_with(prefix)).cloned().collect()
     }
 }
 
 impl Observer for Heard {
     fn observe(&self, observation: &Observation<'_>) {
-        self.0.lock().unwrap().push(format!("{observation:?}"));
+        let told = match self.clock {
+            Some(clock) => format!("{:?} {observation:?}", clock.monotonic()),
+            None => format!("{observation:?}"),
+        };
+        self.told.lock().unwrap().push(told);
     }
 }
 

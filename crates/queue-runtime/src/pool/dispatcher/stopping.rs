@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use super::{Control, Dispatcher};
 use crate::pool::held::Stage;
+use crate::pool::pace::Trouble;
 use crate::pool::report::Report;
 
-/// Time kept for the last settlements.
+/// Time kept for the last settlements and for closing the session.
 const RESERVE_MAX: Duration = Duration::from_secs(2);
+/// How long closing the session may take; it ends by itself otherwise.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// A shutdown under way; all on the monotonic clock.
 #[derive(Debug)]
@@ -19,8 +22,18 @@ pub(super) struct Stopping {
     /// When those that did not stop are given up.
     give_up_at: Duration,
     given_up: bool,
+    /// When nothing is waited for any more but the end of the session.
+    settle_by: Duration,
     /// When it is over.
     deadline: Duration,
+}
+
+/// The end of a dispatcher.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) report: Report,
+    /// Until when the end of the session may be waited for, on the monotonic clock.
+    pub(crate) close_by: Duration,
 }
 
 impl Stopping {
@@ -34,6 +47,7 @@ impl Stopping {
             // A little after the executors drop their futures by themselves.
             give_up_at: cancel_at.saturating_add(cancel_grace + reserve / 4),
             given_up: false,
+            settle_by: now.saturating_add(limit - reserve / 4),
             deadline: now.saturating_add(limit),
         }
     }
@@ -43,8 +57,8 @@ impl Stopping {
         [(self.cancel_at, self.cancelled), (self.give_up_at, self.given_up)]
             .into_iter()
             .find_map(|(at, done)| (!done).then_some(at))
-            .unwrap_or(self.deadline)
-            .min(self.deadline)
+            .unwrap_or(self.settle_by)
+            .min(self.settle_by)
             .max(now)
     }
 }
@@ -81,6 +95,8 @@ impl Dispatcher {
     fn begin(&mut self, stopping: Stopping, now: Duration) {
         tracing::info!(held = self.slots.len(), running = self.slots.occupied(), "the pool stops");
         self.stopping = Some(stopping);
+        // What failed before is tried once more at once; there may be no time for another wait.
+        self.trouble = Trouble::default();
         self.release_waiting(|_| true, now);
     }
 
@@ -107,11 +123,11 @@ impl Dispatcher {
         let Some(stopping) = &self.stopping else { return false };
         let given_up = stopping.given_up || self.slots.occupied() == 0;
         let settled = self.slots.iter().all(|(_, held)| held.stage == Stage::Settled);
-        now >= stopping.deadline || (given_up && settled && self.trips == 0 && self.asks == 0)
+        now >= stopping.settle_by || (given_up && settled && self.trips == 0 && self.asks == 0)
     }
 
     /// The end of the dispatcher: the session is closed last.
-    pub(super) fn end(mut self) -> Report {
+    pub(super) fn end(mut self, now: Duration) -> Ended {
         let unsettled = self.slots.iter().filter(|(_, held)| held.stage != Stage::Settled).count();
         self.report.unsettled = u64::try_from(unsettled).unwrap_or(u64::MAX);
         self.report.still_running = u64::try_from(self.slots.occupied()).unwrap_or(u64::MAX);
@@ -119,6 +135,7 @@ impl Dispatcher {
             tracing::warn!(unsettled, still_running = self.report.still_running, "the pool ends before its tasks do");
         }
         self.close();
-        self.report
+        let deadline = self.stopping.as_ref().map_or(now, |stopping| stopping.deadline);
+        Ended { report: self.report, close_by: deadline.min(now.saturating_add(CLOSE_MAX)) }
     }
 }
