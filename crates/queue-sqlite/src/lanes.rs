@@ -8,14 +8,11 @@ use rusqlite::params;
 
 use crate::work::{Result, Work};
 
-/// The first row of the next lane.
+/// The first row of the first lane from a point on. Not `>`: SQLite would seek the point and then walk over every row of it.
 pub(crate) const HOP: &str = "SELECT queue_id, suspect, rank, run_at FROM queue_ready \
-                              WHERE (queue_id, suspect, rank) > (?1, ?2, ?3) \
+                              WHERE (queue_id, suspect, rank) >= (?1, ?2, ?3) \
                               ORDER BY queue_id, suspect, rank, run_at LIMIT 1";
 const QUEUE: &str = "SELECT name, paused_at IS NOT NULL FROM queue_queue WHERE id = ?1";
-
-/// Past every lane of a queue.
-const LAST: (i64, i64) = (i64::MAX, i64::MAX);
 
 /// A lane in which something waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +37,9 @@ pub(crate) fn waiting(work: &mut Work<'_>, queues: &Queues, paused: bool) -> Res
     match queues {
         Queues::All => {
             let mut found = Vec::new();
-            let mut after = i64::MIN;
-            while let Some(lane) = hop(work, (after, LAST))? {
-                after = lane.queue_id;
+            let mut from = 0;
+            while let Some(lane) = hop(work, from, 0, i64::MIN)? {
+                from = lane.queue_id + 1;
                 found.extend(queue_lanes(work, lane, paused)?);
             }
             Ok(found)
@@ -56,7 +53,7 @@ pub(crate) fn waiting(work: &mut Work<'_>, queues: &Queues, paused: bool) -> Res
             ids.dedup();
             let mut found = Vec::new();
             for id in ids {
-                if let Some(lane) = hop(work, (id, (-1, 0)))?.filter(|lane| lane.queue_id == id) {
+                if let Some(lane) = hop(work, id, 0, i64::MIN)?.filter(|lane| lane.queue_id == id) {
                     found.extend(queue_lanes(work, lane, paused)?);
                 }
             }
@@ -88,8 +85,7 @@ fn queue_lanes(work: &mut Work<'_>, first: Lane, paused: bool) -> Result<Option<
     let Some(queue) = work.pass_over_corrupt(queue)? else { return Ok(None) };
     let mut lanes = vec![first];
     while let Some(lane) = lanes.last() {
-        let position = (lane.queue_id, (i64::from(lane.suspect), lane.rank));
-        match hop(work, position)? {
+        match hop(work, lane.queue_id, i64::from(lane.suspect), lane.rank + 1)? {
             Some(next) if next.queue_id == first.queue_id => lanes.push(next),
             _ => break,
         }
@@ -98,7 +94,8 @@ fn queue_lanes(work: &mut Work<'_>, first: Lane, paused: bool) -> Result<Option<
     Ok(Some(QueueLanes { id: first.queue_id, queue, lanes }))
 }
 
-fn hop(work: &Work<'_>, (queue_id, (suspect, rank)): (i64, (i64, i64))) -> Result<Option<Lane>> {
+/// The first lane from this point on.
+fn hop(work: &Work<'_>, queue_id: i64, suspect: i64, rank: i64) -> Result<Option<Lane>> {
     work.first(HOP, params![queue_id, suspect, rank], |row| {
         Ok(Lane {
             queue_id: row.get(0)?,
