@@ -46,7 +46,10 @@ macro_rules! named {
 
 named!(TaskType, types, "queue_type", "name", |text| Self::parse(text).ok());
 named!(QueueName, queues, "queue_queue", "name", |text| Self::parse(text).ok());
-named!(Backoff, policies, "queue_policy", "backoff", |text: String| text.parse().ok());
+// The default is a constant, which costs nothing to clone.
+named!(Backoff, policies, "queue_policy", "backoff", |text: String| {
+    text.parse().ok().map(|parsed| if parsed == Self::DEFAULT { Self::DEFAULT } else { parsed })
+});
 
 /// What a thread knows of the names in the database. Rows of names are only ever added, so what was committed stays true.
 #[derive(Debug, Default)]

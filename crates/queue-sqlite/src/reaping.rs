@@ -79,10 +79,8 @@ pub(crate) fn lost(work: &mut Work<'_>, limit: usize) -> Result<Lost> {
 pub(crate) fn spent(work: &Work<'_>, after: Position, limit: usize) -> Result<Spent> {
     let mut found = Spent { tasks: Vec::new(), next: BEGINNING, finished: true };
     let [queue_id, suspect, rank, run_at, task] = after;
-    let mut statement = work.statement(PART)?;
-    let mut rows = statement.query(params![queue_id, suspect, rank, run_at, task, clamped(SWEEP_ROWS_MAX)])?;
     let mut seen = 0;
-    while let Some(row) = rows.next()? {
+    work.each(PART, params![queue_id, suspect, rank, run_at, task, clamped(SWEEP_ROWS_MAX)], |row| {
         let position = [row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?];
         seen += 1;
         if row.get::<_, Option<i64>>(5)?.is_some_and(|deadline| deadline <= work.now.as_micros()) {
@@ -90,9 +88,9 @@ pub(crate) fn spent(work: &Work<'_>, after: Position, limit: usize) -> Result<Sp
         }
         if seen == SWEEP_ROWS_MAX || found.tasks.len() >= limit {
             (found.next, found.finished) = (position, false);
-            break;
         }
-    }
+        Ok(found.finished)
+    })?;
     Ok(found)
 }
 

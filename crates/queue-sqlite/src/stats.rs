@@ -115,12 +115,11 @@ impl Ended {
         let since = work.now.before(window).as_micros();
         let mut counts: BTreeMap<i64, u64> = BTreeMap::new();
         let mut seen = 0;
-        let mut statement = work.statement(ENDED_SINCE)?;
-        let mut rows = statement.query(params![status.code(), since, clamped(ENDED_MAX)])?;
-        while let Some(row) = rows.next()? {
+        work.each(ENDED_SINCE, params![status.code(), since, clamped(ENDED_MAX)], |row| {
             *counts.entry(row.get(0)?).or_default() += 1;
             seen += 1;
-        }
+            Ok(true)
+        })?;
         Ok(Self { counts, cut: seen == ENDED_MAX })
     }
 

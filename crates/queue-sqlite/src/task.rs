@@ -13,18 +13,29 @@ use rusqlite::{Row, params};
 use crate::error::Fault;
 use crate::work::{Id as _, Result, Work, task_id};
 
-/// The columns that [`TaskRow::read`] reads, of `queue_task AS t`.
-macro_rules! task_columns {
+/// The columns that [`TaskRow::read`] reads, of `queue_task AS t`, but for the last one.
+macro_rules! stored_columns {
     () => {
         "t.id, t.type_id, t.queue_id, t.rank, t.policy_id, t.bytes, t.status, t.reason, t.attempt, t.max_attempts, \
          t.losses, t.claims, t.claim_id, t.created_at, t.run_at, t.started_at, t.completed_at, t.deadline_at, \
-         t.budget, t.percent, t.message, \
-         EXISTS (SELECT 1 FROM queue_signal s WHERE s.task_id = t.id AND s.claim_id = t.claim_id)"
+         t.budget, t.percent, t.message"
     };
 }
-pub(crate) use task_columns;
 
-const LOAD: &str = concat!("SELECT ", task_columns!(), " FROM queue_task AS t WHERE t.id = ?1");
+/// The columns that [`TaskRow::read`] reads, of `queue_task AS t`.
+macro_rules! task_columns {
+    () => {
+        concat!(
+            $crate::task::stored_columns!(),
+            ", EXISTS (SELECT 1 FROM queue_signal s WHERE s.task_id = t.id AND s.claim_id = t.claim_id)"
+        )
+    };
+}
+pub(crate) use {stored_columns, task_columns};
+
+/// Whether it shall be cancelled is looked up apart, because nearly always nothing shall.
+const LOAD: &str = concat!("SELECT ", stored_columns!(), ", 0 FROM queue_task AS t WHERE t.id = ?1");
+const IS_SIGNALLED: &str = "SELECT 1 FROM queue_signal WHERE task_id = ?1 AND claim_id = ?2";
 const MOVE: &str = "UPDATE queue_task SET status = ?2, reason = ?3, attempt = ?4, losses = ?5, claims = ?6, claim_id = ?7, \
                     run_at = ?8, started_at = ?9, completed_at = ?10, deadline_at = ?11 WHERE id = ?1";
 const ADD_READY: &str = "INSERT INTO queue_ready (queue_id, suspect, rank, run_at, task_id, type_id, deadline_at, bytes, again) \
@@ -53,7 +64,14 @@ pub(crate) struct TaskRow {
 impl TaskRow {
     /// The task's row; `None` when there is no such task.
     pub(crate) fn load(work: &Work<'_>, id: TaskId) -> Result<Option<Self>> {
-        work.first(LOAD, [id.number()], Self::read)
+        let mut found = work.first(LOAD, [id.number()], Self::read)?;
+        if let Some(row) = &mut found
+            && let Some(claim) = row.state.claim
+            && work.has_signals()?
+        {
+            row.state.cancel_requested = work.exists(IS_SIGNALLED, [id.number(), claim.number()])?;
+        }
+        Ok(found)
     }
 
     /// Reads a row of the task columns; one that cannot be is a corrupt error that names the task.
@@ -181,6 +199,7 @@ impl TaskRow {
             (_, true) => {
                 let claim = to.claim.map(|claim| claim.number());
                 work.execute(SIGNAL, params![id, claim, work.now.as_micros()])?;
+                work.expect_signals();
             }
             (false, false) => {}
         }

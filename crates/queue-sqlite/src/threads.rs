@@ -98,7 +98,7 @@ impl Thread {
 
     /// Runs a job in the transaction that is open; `false` when it failed.
     fn run(&mut self, job: &mut dyn Job) -> bool {
-        let mut work = Work { conn: &self.conn, now: self.now.read(), memory: &mut self.memory };
+        let mut work = Work::new(&self.conn, self.now.read(), &mut self.memory);
         // A job that panics is a bug of ours. It must not take the thread and with it every later call along.
         catch_unwind(AssertUnwindSafe(|| job.run(&mut work))).unwrap_or_else(|_| {
             tracing::error!("a job on the SQLite connection panicked; its transaction is rolled back");

@@ -1,5 +1,7 @@
 //! What a job works with: the connection it may use until it ends, one reading of the clock, the known names.
 
+use std::cell::{Cell, RefCell};
+
 use queue_core::{StoreError, TaskId, Timestamp};
 use rusqlite::{CachedStatement, Connection, Params, Row};
 
@@ -17,7 +19,15 @@ pub(crate) struct Work<'a> {
     /// The store's clock, read once for this job.
     pub(crate) now: Timestamp,
     pub(crate) memory: &'a mut Memory,
+    /// Statements that this job has used, by the address of their text: a batch runs each of a few hundreds of times, and looking
+    /// one up by its text costs as much as a cheap one takes.
+    used: RefCell<Vec<(Address, CachedStatement<'a>)>>,
+    /// Whether there is any signal at all, once this job has looked.
+    signals: Cell<Option<bool>>,
 }
+
+/// Where a statement's text is, and how long it is.
+type Address = (*const u8, usize);
 
 /// What a thread remembers from job to job.
 #[derive(Debug, Default)]
@@ -28,47 +38,92 @@ pub(crate) struct Memory {
     told: std::collections::BTreeSet<Option<TaskId>>,
 }
 
-impl Work<'_> {
-    pub(crate) fn statement(&self, sql: &str) -> Result<CachedStatement<'_>> {
-        Ok(self.conn.prepare_cached(sql)?)
+impl<'a> Work<'a> {
+    pub(crate) fn new(conn: &'a Connection, now: Timestamp, memory: &'a mut Memory) -> Self {
+        Self { conn, now, memory, used: RefCell::default(), signals: Cell::new(None) }
     }
 
     /// Runs a write and says how many rows it touched.
-    pub(crate) fn execute(&self, sql: &str, params: impl Params) -> Result<usize> {
-        Ok(self.statement(sql)?.execute(params)?)
+    pub(crate) fn execute(&self, sql: &'static str, params: impl Params) -> Result<usize> {
+        self.with(sql, |statement| Ok(statement.execute(params)?))
     }
 
     /// The first row, if there is one.
     pub(crate) fn first<T>(
         &self,
-        sql: &str,
+        sql: &'static str,
         params: impl Params,
         read: impl FnOnce(&Row<'_>) -> Result<T>,
     ) -> Result<Option<T>> {
-        let mut statement = self.statement(sql)?;
-        let mut rows = statement.query(params)?;
-        rows.next()?.map(read).transpose()
+        self.with(sql, |statement| statement.query(params)?.next()?.map(read).transpose())
     }
 
     /// All rows.
     pub(crate) fn all<T>(
         &self,
-        sql: &str,
+        sql: &'static str,
         params: impl Params,
         mut read: impl FnMut(&Row<'_>) -> Result<T>,
     ) -> Result<Vec<T>> {
-        let mut statement = self.statement(sql)?;
-        let mut rows = statement.query(params)?;
         let mut all = Vec::new();
-        while let Some(row) = rows.next()? {
+        self.each(sql, params, |row| {
             all.push(read(row)?);
-        }
+            Ok(true)
+        })?;
         Ok(all)
     }
 
+    /// Each row in turn, as long as `read` wants more.
+    pub(crate) fn each(
+        &self,
+        sql: &'static str,
+        params: impl Params,
+        mut read: impl FnMut(&Row<'_>) -> Result<bool>,
+    ) -> Result<()> {
+        self.with(sql, |statement| {
+            let mut rows = statement.query(params)?;
+            while let Some(row) = rows.next()? {
+                if !read(row)? {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
     /// Whether there is a row.
-    pub(crate) fn exists(&self, sql: &str, params: impl Params) -> Result<bool> {
-        Ok(self.statement(sql)?.exists(params)?)
+    pub(crate) fn exists(&self, sql: &'static str, params: impl Params) -> Result<bool> {
+        self.with(sql, |statement| Ok(statement.exists(params)?))
+    }
+
+    /// Whether any running task is asked to stop: nearly always none is, and then no task need be looked up.
+    pub(crate) fn has_signals(&self) -> Result<bool> {
+        if let Some(known) = self.signals.get() {
+            return Ok(known);
+        }
+        let found = self.exists("SELECT 1 FROM queue_signal", [])?;
+        self.signals.set(Some(found));
+        Ok(found)
+    }
+
+    /// This job writes a signal.
+    pub(crate) fn expect_signals(&self) {
+        self.signals.set(Some(true));
+    }
+
+    fn with<T>(&self, sql: &'static str, run: impl FnOnce(&mut CachedStatement<'a>) -> Result<T>) -> Result<T> {
+        let address = (sql.as_ptr(), sql.len());
+        let kept = {
+            let mut used = self.used.borrow_mut();
+            used.iter().position(|(one, _)| *one == address).map(|index| used.swap_remove(index).1)
+        };
+        let mut statement = match kept {
+            Some(statement) => statement,
+            None => self.conn.prepare_cached(sql)?,
+        };
+        let answer = run(&mut statement);
+        self.used.borrow_mut().push((address, statement));
+        answer
     }
 
     /// Passes over a corrupt row: it is told in the log, once, and is `None`. Any other error stays one.
