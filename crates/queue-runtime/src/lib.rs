@@ -215,3 +215,9 @@ pub use queue_sqlite::{SqliteOptions, SqliteStore};
 
 #[cfg(feature = "testing")]
 pub mod testing;
+
+/// The README's examples are doc tests.
+#[cfg(all(doctest, feature = "mysql", feature = "sqlite"))]
+#[doc = include_str!("../../../README.md")]
+#[derive(Debug)]
+pub struct Readme;
