@@ -163,13 +163,17 @@ impl Database {
         let file = self.file().is_some();
         match error {
             StoreError::Unavailable { source } if file => Failure::failed(format!("cannot use {shown}: {source}")),
-            StoreError::Unavailable { source } => Failure::failed(format!("cannot reach {shown}: {source}"))
-                .hint("start the server, or correct the host and port of the URL"),
+            StoreError::Unavailable { source } => {
+                Failure::failed(format!("cannot reach {shown}: {}", without_place(&source.to_string())))
+                    .hint("start the server, or correct the host and port of the URL")
+            }
             StoreError::Denied { source } if file => {
                 Failure::failed(format!("cannot write to {shown}: {source}")).hint(format!("chmod u+w {shown}"))
             }
-            StoreError::Denied { source } => Failure::failed(format!("{shown} refuses access: {source}"))
-                .hint("correct the user and the password of the URL, or grant the user rights on the database"),
+            StoreError::Denied { source } => {
+                Failure::failed(format!("{shown} refuses access: {}", without_place(&source.to_string())))
+                    .hint("correct the user and the password of the URL, or grant the user rights on the database")
+            }
             StoreError::Schema { problem: SchemaProblem::Missing } => {
                 Failure::failed(format!("{shown} has no queue schema yet")).hint(self.command("migrate"))
             }
@@ -177,10 +181,17 @@ impl Database {
                 "the schema of {shown} is version {found}, and this program needs version {needed}"
             ))
             .hint(self.command("migrate")),
-            StoreError::Schema { problem } => Failure::failed(format!("{shown}: {problem}")),
-            StoreError::UnknownOutcome { .. } => Failure::failed(format!("{shown}: {error}")),
-            _ => Failure::failed(format!("{shown}: {error}")),
+            StoreError::Other { source } => Failure::failed(format!("{shown}: {}", without_place(&source.to_string()))),
+            _ => Failure::failed(format!("{shown}: {}", without_place(&error.to_string()))),
         }
+    }
+}
+
+/// What an adapter says, without the place that it begins with and that was named already.
+fn without_place(said: &str) -> &str {
+    match said.split_once(": ") {
+        Some((place, rest)) if place.contains("://") && !place.contains(' ') => rest,
+        _ => said,
     }
 }
 
@@ -219,6 +230,15 @@ mod tests {
         fs::write(&file, "sqlite://x.db\n").unwrap();
         let from_file = Global { database_url: None, database_url_file: Some(file), json: false };
         assert_eq!(Database::named(&from_file).unwrap().url(), "sqlite://x.db");
+    }
+
+    #[test]
+    fn a_place_is_named_once() {
+        let server = named("mysql://app:secret@db/shop");
+        let gone = server.explain(&StoreError::unavailable("mysql://app@db:3306/shop: connection refused"));
+        assert_eq!(gone.message(), "cannot reach mysql://app:***@db/shop: connection refused");
+        let odd = server.explain(&StoreError::other("odd: very"));
+        assert_eq!(odd.to_string(), "error: mysql://app:***@db/shop: odd: very");
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub(super) struct View {
     silent: bool,
     seen: VecDeque<Standing>,
     plain_due: Duration,
+    best: u64,
 }
 
 impl View {
@@ -48,7 +49,7 @@ impl View {
             });
             (multi, bars)
         });
-        Self { live, silent, seen: VecDeque::new(), plain_due: Duration::ZERO }
+        Self { live, silent, seen: VecDeque::new(), plain_due: Duration::ZERO, best: 0 }
     }
 
     /// Prints a line that stays.
@@ -72,13 +73,15 @@ impl View {
         if self.seen.len() > BARS.len() * 4 {
             self.seen.pop_front();
         }
+        let rate = self.rate();
+        self.best = self.best.max(rate);
         let line = format!(
             "  ready {}  {}  running {}   done {}   {}/s",
             grouped(now.waiting),
             self.sparkline(),
             grouped(now.running),
             grouped(now.done),
-            grouped(self.rate()),
+            grouped(rate),
         );
         if let Some((_, [stand, task])) = &self.live {
             stand.set_message(line);
@@ -87,6 +90,11 @@ impl View {
             self.plain_due = now.at + PLAIN_EVERY;
             self.say(&line);
         }
+    }
+
+    /// The highest rate that was seen: at other times the workers waited for slow tasks and for delays.
+    pub(super) const fn best_rate(&self) -> u64 {
+        self.best
     }
 
     /// Tasks done a second, of late.

@@ -1,0 +1,211 @@
+//! What the commands do when all is well.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::Room;
+
+#[test]
+fn a_task_is_enqueued_listed_and_shown() {
+    let room = Room::new();
+    let enqueued =
+        room.run(&["enqueue", "mail.welcome", "--payload", "{\"to\": \"ada\",  \"n\":1.0}", "--queue", "mail"]).ok();
+    assert_eq!(enqueued.out, "enqueued task 1: mail.welcome in queue mail\n");
+    let shown = room.task(1);
+    let keys = shown.as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>();
+    for key in [
+        "id",
+        "type",
+        "queue",
+        "status",
+        "priority",
+        "attempt",
+        "max_attempts",
+        "run_at",
+        "deadline_at",
+        "created_at",
+        "started_at",
+        "completed_at",
+        "reason",
+        "last_error",
+        "progress",
+        "progress_message",
+        "worker",
+        "payload",
+        "result",
+    ] {
+        assert!(keys.contains(&key), "no {key} in {keys:?}");
+    }
+    assert_eq!(
+        (&shown["type"], &shown["queue"], &shown["status"]),
+        (&json!("mail.welcome"), &json!("mail"), &json!("queued"))
+    );
+    let raw = room.run(&["task", "show", "1", "--json"]).ok().out;
+    assert!(raw.contains("\"payload\":{\"to\": \"ada\",  \"n\":1.0}"), "byte by byte: {raw}");
+    let list = room.list();
+    assert_eq!(list.len(), 1);
+    assert_eq!(list[0]["payload"], shown["payload"]);
+    assert!(
+        shown["run_at"].as_str().unwrap().ends_with('Z') && shown["run_at"].as_str().unwrap().len() == 27,
+        "{shown}"
+    );
+    let text = room.run(&["task", "show", "1"]).ok().out;
+    assert!(text.contains("attempt     0 of 3"), "{text}");
+}
+
+#[test]
+fn every_option_of_enqueue_is_kept() {
+    let room = Room::new();
+    let args = [
+        "enqueue",
+        "a",
+        "--priority",
+        "-5",
+        "--delay",
+        "1h",
+        "--max-attempts",
+        "7",
+        "--budget",
+        "none",
+        "--payload",
+        "-",
+    ];
+    room.feed(&args, "  [1]\n").ok();
+    let task = room.task(1);
+    assert_eq!((&task["priority"], &task["max_attempts"], &task["deadline_at"]), (&json!(-5), &json!(7), &Value::Null));
+    assert_eq!(task["payload"], json!([1]));
+    assert!(task["run_at"].as_str() > task["created_at"].as_str());
+    room.run(&["enqueue", "a", "--at", "2099-01-31T10:00:00+01:00"]).ok();
+    let later = room.list().into_iter().find(|task| task["payload"].is_null()).unwrap();
+    assert_eq!(later["run_at"], "2099-01-31T09:00:00.000000Z");
+    let stats = room.run(&["stats", "--json"]).ok().json();
+    assert_eq!((&stats["queues"][0]["ready"], &stats["queues"][0]["later"]), (&json!(0), &json!(2)));
+}
+
+#[test]
+fn a_key_makes_enqueueing_repeatable() {
+    let room = Room::new();
+    let args = ["--json", "enqueue", "a", "--key", "order-7", "--payload", "1"];
+    assert_eq!(room.run(&args).ok().json(), json!({"id": 1, "type": "a", "queue": "default", "existing": false}));
+    assert_eq!(room.run(&args).ok().json()["existing"], true);
+    room.run(&["enqueue", "a", "--key", "order-7", "--payload", "2"])
+        .fails(1, "which has another payload")
+        .hints("task show 1");
+    assert_eq!(room.list().len(), 1);
+}
+
+#[test]
+fn a_batch_is_written_whole() {
+    let room = Room::new();
+    let lines = (0..2_500)
+        .map(|n| format!("{{\"payload\":{n},\"key\":\"k{n}\",\"priority\":{}}}\n", n % 7))
+        .collect::<String>();
+    room.write("batch.jsonl", &lines);
+    let written = room.run(&["enqueue", "a", "--batch", "batch.jsonl", "--json"]).ok().json();
+    assert_eq!((&written["enqueued"], &written["existing"]), (&json!(2_500), &json!(0)));
+    let again = room.feed(&["enqueue", "a", "--batch", "-", "--json"], &lines).ok().json();
+    assert_eq!((&again["enqueued"], &again["existing"]), (&json!(0), &json!(2_500)));
+    assert_eq!(room.list().len(), 2_500);
+}
+
+#[test]
+fn lists_go_on_where_they_stopped() {
+    let room = Room::new();
+    room.feed(&["enqueue", "a", "--batch", "-"], "{\"payload\":1}\n".repeat(7)).ok();
+    let mut seen = Vec::new();
+    let mut after = None::<String>;
+    loop {
+        let mut args = vec!["task", "list", "--json", "--status", "queued", "--limit", "3"];
+        args.extend(after.iter().flat_map(|id| ["--after", id]));
+        let page = room.run(&args).ok().lines();
+        let Some(last) = page.last() else { break };
+        after = Some(last["id"].to_string());
+        seen.extend(page.iter().map(|task| task["id"].as_u64().unwrap()));
+    }
+    let mut unique = seen.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!((seen.len(), unique.len()), (7, 7), "{seen:?}");
+    let text = room.run(&["task", "list", "--limit", "3"]).ok().out;
+    assert!(text.contains("there may be more: --after "), "{text}");
+    assert_eq!(room.run(&["task", "list", "--type", "none"]).ok().out, "no tasks\n");
+}
+
+#[test]
+fn tasks_are_cancelled_retried_and_pruned() {
+    let room = Room::new();
+    room.run(&["enqueue", "a"]).ok();
+    assert_eq!(room.run(&["task", "cancel", "1"]).ok().out, "task 1: cancelled\n");
+    assert_eq!(room.task(1)["reason"], "cancelled");
+    room.run(&["task", "cancel", "1"]).fails(1, "task 1: cannot cancel a task that is failed");
+    assert_eq!(room.run(&["task", "retry", "1", "1", "--json"]).ok().lines(), [json!({"id": 1, "outcome": "done"})]);
+    assert_eq!(room.task(1)["status"], "queued");
+    room.run(&["task", "cancel", "1"]).ok();
+    assert_eq!(room.run(&["prune", "--older-than", "1h"]).ok().out, "removed 0 tasks\n");
+    assert_eq!(
+        room.run(&["prune", "--older-than", "0s", "--status", "failed", "--json"]).ok().json(),
+        json!({"removed": 1})
+    );
+    room.run(&["task", "show", "1"]).fails(3, "there is no task 1");
+}
+
+#[test]
+fn a_schema_is_migrated_and_looked_at() {
+    let room = Room::new();
+    room.run(&["migrate", "--status"]).fails(1, "there is no queue.db yet").hints("queue migrate");
+    assert!(!room.path("queue.db").exists(), "looking makes nothing");
+    assert!(room.run(&["migrate"]).ok().out.starts_with("migrated queue.db to schema version "));
+    assert!(room.run(&["migrate"]).ok().out.starts_with("queue.db is up to date"));
+    assert_eq!(room.run(&["migrate", "--status", "--json"]).ok().json()["up_to_date"], true);
+}
+
+#[test]
+fn the_database_is_named_in_three_ways() {
+    let room = Room::new();
+    room.write("url", "sqlite://three.db\n");
+    room.run(&["--database-url", "sqlite://one.db", "enqueue", "a"]).ok();
+    room.run(&["enqueue", "a", "--database-url-file", "url"]).ok();
+    let mut variable = room.command(&["enqueue", "a"]);
+    assert!(variable.env("QUEUE_DATABASE_URL", "sqlite://two.db").status().unwrap().success());
+    for file in ["one.db", "two.db", "three.db"] {
+        assert!(room.path(file).exists(), "{file}");
+    }
+    assert!(!room.path("queue.db").exists());
+}
+
+#[test]
+fn stored_text_cannot_act_on_a_terminal() {
+    let room = Room::new();
+    let script = room.script("fail", "printf 'red \\033[31m\\007 \\302\\233 text\\nnext line' >&2; exit 65");
+    room.run(&["enqueue", "a", "--payload", "\"\u{9b}2J\u{7f}\""]).ok();
+    room.run(&["work", "--drain", "--exec", &format!("a={}", script.display())]).ok();
+    for args in [["task", "show", "1"].as_slice(), &["task", "list"], &["--json", "task", "show", "1"]] {
+        let out = room.run(args).ok().out;
+        assert!(!out.chars().any(|c| c.is_control() && c != '\n'), "{out:?}");
+    }
+    let text = room.run(&["task", "show", "1"]).ok().out;
+    assert!(text.contains("exit status 65: red \\u{1b}[31m\\u{7} \\u{9b} text\n    next line\n"), "{text}");
+    assert_eq!(room.task(1)["payload"], "\u{9b}2J\u{7f}");
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let room = Room::new();
+    room.feed(&["enqueue", "a", "--batch", "-"], "{\"payload\":1}\n".repeat(2_000)).ok();
+    let mut child = room.command(&["task", "list", "--limit", "100000"]).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()));
+}
+
+#[test]
+fn help_tells_what_the_contract_is() {
+    let room = Room::new();
+    let help = room.run(&["--help"]).ok().out;
+    for word in ["Exit codes", "QUEUE_DATABASE_URL", "migrated", "sqlite://", "mysql://"] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    assert!(!help.contains("__"), "hidden commands stay hidden: {help}");
+    assert!(room.run(&["work", "--help"]).ok().out.contains("QUEUE_FENCE"));
+    assert_eq!(room.run(&[]).code, Some(2));
+}
