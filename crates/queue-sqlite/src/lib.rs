@@ -36,12 +36,17 @@ mod clock;
 mod connection;
 mod enqueue;
 mod error;
+#[cfg(test)]
+mod faults;
 mod jobs;
 mod lanes;
 mod looking;
+mod marks;
 mod migrate;
 mod names;
 mod options;
+#[cfg(test)]
+mod plans;
 mod reaping;
 mod session;
 mod settling;

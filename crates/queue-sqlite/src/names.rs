@@ -122,7 +122,7 @@ impl Names {
         Ok(name)
     }
 
-    /// Forgets everything: a transaction that may have added names was rolled back, and their numbers will be given again.
+    /// Forgets everything: numbers of names that were added by a transaction that was rolled back will be given again.
     pub(crate) fn forget(&mut self) {
         *self = Self::default();
     }

@@ -101,7 +101,11 @@ pub(crate) fn expire(work: &mut Work<'_>, tasks: &[TaskId]) -> Result<Vec<Ended>
         let Some((row, to)) = still_spent(work, task)? else { continue };
         let task_type = row.task_type(work);
         let Some(task_type) = work.pass_over_corrupt(task_type)? else { continue };
-        row.advance(work, &to)?;
+        // It may be in no list, or in another one than its status says.
+        let advanced = row.advance(work, &to);
+        if work.pass_over_corrupt(advanced)?.is_none() {
+            continue;
+        }
         ended.push(Ended { id: task, task_type, reason: to.reason.unwrap_or(FailureReason::BudgetExceeded) });
     }
     Ok(ended)

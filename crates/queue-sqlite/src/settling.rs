@@ -20,7 +20,7 @@ const DROP_OLD_ATTEMPTS: &str = "DELETE FROM queue_attempt WHERE task_id = ?1 AN
                                  (SELECT fence FROM queue_attempt WHERE task_id = ?1 ORDER BY fence DESC LIMIT 1 OFFSET ?2)";
 const LEAVE_CLAIM: &str = "UPDATE queue_claim SET open = open - ?2 WHERE id = ?1 RETURNING open";
 /// The count is a shortcut: what decides is whether a member is held still.
-const DROP_CLAIM: &str = "DELETE FROM queue_claim WHERE id = ?1 AND NOT EXISTS \
+pub(crate) const DROP_CLAIM: &str = "DELETE FROM queue_claim WHERE id = ?1 AND NOT EXISTS \
                           (SELECT 1 FROM json_each(queue_claim.members) AS m CROSS JOIN queue_task AS t \
                            WHERE t.id = m.value AND t.claim_id = queue_claim.id AND t.status = 1)";
 const PROGRESS: &str =

@@ -1,12 +1,14 @@
 //! Looking for what a claim may take. It only reads: the idle poll ends here, without a lock and without a write.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use queue_core::admission::{Admission, Candidate, Verdict};
 use queue_core::{ClaimRequest, Event, QueueName, StoreError, TaskId, TaskState, TaskType, Timestamp, transition};
 use rusqlite::params;
 
 use crate::lanes::{Lane, QueueLanes, type_ids, waiting};
+use crate::marks::{Key, Position, START, Walk};
 use crate::task::TaskRow;
 use crate::work::{Result, Work, task_id};
 
@@ -19,7 +21,7 @@ pub(crate) const LATER: &str = "SELECT run_at, type_id FROM queue_ready \
                                 WHERE queue_id = ?1 AND suspect = ?2 AND rank = ?3 AND run_at > ?4 \
                                 ORDER BY run_at, task_id LIMIT ?5";
 
-/// Due rows read at a time.
+/// Due rows read at a time: as many as are wanted and, where nothing wanted comes, more and more.
 const CHUNK_MAX: usize = 256;
 /// Rows looked at in a lane for the next due one of a served type. When none is among them, the answer is the due time of the
 /// last one looked at: too early at worst, and the look then goes on from there.
@@ -66,6 +68,7 @@ pub(crate) fn survey(work: &mut Work<'_>, request: &ClaimRequest, last: Option<i
         admission: Admission::new(request, work.now),
         takings: Vec::new(),
         unnamed: HashMap::new(),
+        closed: BTreeSet::new(),
         last_queue: None,
         more: false,
         full: false,
@@ -83,6 +86,8 @@ struct Look<'r> {
     takings: Vec<Taking>,
     /// Types that are not served, met in queues that fail such tasks.
     unnamed: HashMap<i64, TaskType>,
+    /// Types that have no room, as the core has said: rows of theirs are passed without asking again.
+    closed: BTreeSet<i64>,
     last_queue: Option<i64>,
     /// There is more that is due.
     more: bool,
@@ -95,9 +100,25 @@ struct Turn<'q> {
     queue_id: i64,
     queue: &'q QueueName,
     lanes: std::slice::Iter<'q, Lane>,
-    lane: Option<Lane>,
-    position: (i64, i64),
+    /// The lane it is in, and how far nothing wanted was met in it.
+    lane: Option<(Lane, Walk)>,
+    position: Position,
     fails_unregistered: bool,
+}
+
+/// What became of a due row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Met {
+    /// It is to run.
+    Runs,
+    /// It ends without a run, or is corrupt.
+    Done,
+    /// There is no room for its type.
+    TypeClosed,
+    /// There is no room for suspects.
+    LaneClosed,
+    /// Nothing more fits.
+    Full,
 }
 
 impl<'r> Look<'r> {
@@ -133,45 +154,94 @@ impl<'r> Look<'r> {
     /// Takes up to `share` tasks from a queue; `false` when nothing of it is left.
     fn take_share(&mut self, work: &mut Work<'_>, turn: &mut Turn<'_>, share: usize) -> Result<bool> {
         let mut left = share;
-        loop {
-            let Some(lane) = turn.lane.or_else(|| turn.lanes.find(|lane| lane.first <= work.now).copied()) else {
-                return Ok(false);
-            };
-            turn.lane = Some(lane);
-            let chunk = (left + 1).min(CHUNK_MAX);
+        let mut chunk = left.saturating_add(1).min(CHUNK_MAX);
+        while let Some((lane, mut walk)) = self.lane(work, turn) {
             let due = due(work, &lane, turn.position, chunk)?;
+            let mut is_over = due.len() < chunk;
+            let mut is_wanted = false;
             for row in &due {
+                let position = (row.run_at, row.task);
+                if !self.wants(turn, row.type_id) {
+                    turn.position = position;
+                    walk.pass(position);
+                    continue;
+                }
+                walk.end(&mut work.memory.marks);
                 if left == 0 {
+                    turn.lane = Some((lane, walk));
                     return Ok(true);
                 }
-                turn.position = (row.run_at, row.task);
-                left -= usize::from(self.meet(work, &lane, turn, row)?);
-                if self.full {
-                    return Ok(true);
+                (turn.position, is_wanted) = (position, true);
+                match self.meet(work, &lane, turn, row)? {
+                    Met::Runs => left -= 1,
+                    Met::Done => {}
+                    Met::Full => return Ok(true),
+                    Met::LaneClosed => {
+                        is_over = true;
+                        break;
+                    }
+                    Met::TypeClosed => {
+                        // Less is wanted now: what an earlier walk for just that has passed need not be walked again.
+                        self.closed.insert(row.type_id);
+                        walk = Walk::begin(&work.memory.marks, self.key(turn, &lane), position, work.now);
+                        if walk.position() > position {
+                            (turn.position, is_over) = (walk.position(), false);
+                            break;
+                        }
+                    }
                 }
             }
-            if due.len() < chunk {
+            if is_over {
+                walk.end(&mut work.memory.marks);
                 (turn.lane, turn.position) = (None, START);
+            } else {
+                turn.lane = Some((lane, walk));
             }
+            chunk = if is_wanted { left.saturating_add(1) } else { chunk * 2 }.min(CHUNK_MAX);
         }
+        Ok(false)
     }
 
-    /// Judges one due row; `true` when it is to run.
-    fn meet(&mut self, work: &mut Work<'_>, lane: &Lane, turn: &Turn<'_>, row: &Due) -> Result<bool> {
-        let unregistered = !self.types.contains_key(&row.type_id);
-        if unregistered && !turn.fails_unregistered {
-            return Ok(false);
+    /// The lane that the turn is in or, when it is in none, the next one that is due.
+    fn lane(&self, work: &Work<'_>, turn: &mut Turn<'_>) -> Option<(Lane, Walk)> {
+        if turn.lane.is_none() {
+            let lane = *turn.lanes.find(|lane| lane.first <= work.now)?;
+            let walk = Walk::begin(&work.memory.marks, self.key(turn, &lane), START, work.now);
+            (turn.lane, turn.position) = (Some((lane, walk)), walk.position());
         }
+        turn.lane
+    }
+
+    /// Whether a row of this type is worth asking the core about.
+    fn wants(&self, turn: &Turn<'_>, type_id: i64) -> bool {
+        (turn.fails_unregistered || self.types.contains_key(&type_id)) && !self.closed.contains(&type_id)
+    }
+
+    /// The lane, and what is [wanted](Self::wants) from it.
+    fn key(&self, turn: &Turn<'_>, lane: &Lane) -> Key {
+        let mut wanted = self.types.keys().filter(|id| !self.closed.contains(id)).collect::<Vec<_>>();
+        wanted.sort_unstable();
+        let mut hash = DefaultHasher::new();
+        (turn.fails_unregistered, wanted).hash(&mut hash);
+        if turn.fails_unregistered {
+            self.closed.hash(&mut hash);
+        }
+        (lane.queue_id, lane.suspect, lane.rank, hash.finish())
+    }
+
+    /// Judges one due row.
+    fn meet(&mut self, work: &mut Work<'_>, lane: &Lane, turn: &Turn<'_>, row: &Due) -> Result<Met> {
+        let unregistered = !self.types.contains_key(&row.type_id);
         if unregistered && !self.unnamed.contains_key(&row.type_id) {
             let name = work.memory.names.name(work.conn, row.type_id).and_then(|name: Option<TaskType>| {
                 let corrupt = || StoreError::corrupt(TaskId::new(row.task.cast_unsigned()), "its type is not known");
                 Ok(name.ok_or_else(corrupt)?)
             });
-            let Some(name) = work.pass_over_corrupt(name)? else { return Ok(false) };
+            let Some(name) = work.pass_over_corrupt(name)? else { return Ok(Met::Done) };
             self.unnamed.insert(row.type_id, name);
         }
         let names = if unregistered { &self.unnamed } else { &self.types };
-        let Some(task_type) = names.get(&row.type_id) else { return Ok(false) };
+        let Some(task_type) = names.get(&row.type_id) else { return Ok(Met::Done) };
         let candidate = Candidate {
             queue: turn.queue,
             task_type,
@@ -186,16 +256,17 @@ impl<'r> Look<'r> {
             // What has no room now is still there.
             Verdict::Skip => {
                 self.more = true;
-                return Ok(false);
+                let no_suspects = lane.suspect && self.admission.suspect_room() == 0;
+                return Ok(if no_suspects { Met::LaneClosed } else { Met::TypeClosed });
             }
             Verdict::Full => {
                 (self.more, self.full) = (true, true);
-                return Ok(false);
+                return Ok(Met::Full);
             }
         };
         let task_type = task_type.clone();
-        let taking = moved(work, row.task, &event);
-        let Some((row, to)) = work.pass_over_corrupt(taking)? else { return Ok(false) };
+        let taking = moved(work, lane, row, &event);
+        let Some((row, to)) = work.pass_over_corrupt(taking)? else { return Ok(Met::Done) };
         let runs = matches!(event, Event::Claim(_));
         if runs {
             self.last_queue = Some(turn.queue_id);
@@ -203,8 +274,9 @@ impl<'r> Look<'r> {
         self.takings.push(Taking { row, to, task_type, queue: turn.queue.clone() });
         if self.depth == Depth::First {
             (self.more, self.full) = (true, true);
+            return Ok(Met::Full);
         }
-        Ok(runs)
+        Ok(if runs { Met::Runs } else { Met::Done })
     }
 
     /// When the next row of a served type is due, of those that are not yet.
@@ -231,9 +303,6 @@ impl<'r> Look<'r> {
     }
 }
 
-/// Before every row of a lane.
-const START: (i64, i64) = (i64::MIN, i64::MIN);
-
 struct Due {
     run_at: i64,
     task: i64,
@@ -242,7 +311,7 @@ struct Due {
     bytes: u64,
 }
 
-fn due(work: &Work<'_>, lane: &Lane, (run_at, task): (i64, i64), limit: usize) -> Result<Vec<Due>> {
+fn due(work: &Work<'_>, lane: &Lane, (run_at, task): Position, limit: usize) -> Result<Vec<Due>> {
     work.all(
         DUE,
         params![lane.queue_id, lane.suspect, lane.rank, run_at, task, work.now.as_micros(), limit as i64],
@@ -258,12 +327,16 @@ fn due(work: &Work<'_>, lane: &Lane, (run_at, task): (i64, i64), limit: usize) -
     )
 }
 
-/// The task's row and the state that the event leads to. A row that waits without being a task that waits is corrupt.
-fn moved(work: &Work<'_>, task: i64, event: &Event<'_>) -> Result<(TaskRow, TaskState)> {
-    let id = task_id(task)?;
-    let row =
-        TaskRow::load(work, id)?.ok_or_else(|| StoreError::corrupt(Some(id), "it waits, and there is no such task"))?;
-    let to = transition(&row.state, event, work.now)
-        .map_err(|error| StoreError::corrupt(Some(id), format!("it waits to run, but: {error}")))?;
+/// The task's row and the state that the event leads to. A row that waits without being a task that waits just there is corrupt.
+fn moved(work: &Work<'_>, lane: &Lane, due: &Due, event: &Event<'_>) -> Result<(TaskRow, TaskState)> {
+    let id = task_id(due.task)?;
+    let corrupt = |defect: String| StoreError::corrupt(Some(id), defect);
+    let row = TaskRow::load(work, id)?.ok_or_else(|| corrupt("it waits, and there is no such task".into()))?;
+    let waits = (lane.queue_id, lane.suspect, lane.rank, due.run_at, due.type_id);
+    let rank = i64::from(row.priority.rank());
+    if waits != (row.queue_id, row.state.is_suspect(), rank, row.state.run_at.as_micros(), row.type_id) {
+        return Err(corrupt("what waits for it is not what it says".into()).into());
+    }
+    let to = transition(&row.state, event, work.now).map_err(|error| corrupt(format!("it waits, but: {error}")))?;
     Ok((row, to))
 }

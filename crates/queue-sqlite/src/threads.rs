@@ -107,7 +107,7 @@ impl Thread {
     }
 
     fn rollback(&mut self) {
-        self.memory.names.forget();
+        self.memory.forget();
         // SQLite has rolled back by itself after some errors.
         if !self.conn.is_autocommit()
             && let Err(error) = self.execute("ROLLBACK")
@@ -210,7 +210,7 @@ impl Writer {
             self.thread.rollback();
             return Shared::Again;
         }
-        self.thread.memory.names.forget();
+        self.thread.memory.forget();
         let undone = !self.thread.conn.is_autocommit()
             && self.thread.execute("ROLLBACK TO job").is_ok()
             && self.thread.execute("RELEASE job").is_ok();

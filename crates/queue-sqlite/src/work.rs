@@ -6,6 +6,7 @@ use queue_core::{StoreError, TaskId, Timestamp};
 use rusqlite::{CachedStatement, Connection, Params, Row};
 
 use crate::error::Fault;
+use crate::marks::Marks;
 use crate::names::Names;
 
 /// Corrupt tasks that are told in the log, each once, at most.
@@ -35,7 +36,16 @@ pub(crate) struct Memory {
     pub(crate) names: Names,
     /// The queue that was served last: the next claim begins after it.
     pub(crate) last_queue: Option<i64>,
+    pub(crate) marks: Marks,
     told: std::collections::BTreeSet<Option<TaskId>>,
+}
+
+impl Memory {
+    /// Forgets what a transaction that was rolled back may have taught: names that it added, rows that it took.
+    pub(crate) fn forget(&mut self) {
+        self.names.forget();
+        self.marks = Marks::default();
+    }
 }
 
 impl<'a> Work<'a> {

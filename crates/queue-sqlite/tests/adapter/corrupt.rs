@@ -1,0 +1,132 @@
+//! Rows that cannot be: told by name where they are asked for, passed over everywhere else.
+
+use crate::support::{File, claim, put, request, session};
+use queue_core::admin::{Action, Filter, Page, Selection};
+use queue_core::{
+    ClaimId, ErrorKind, Settle, Settled, Settlement, Status, StoreError, TaskAdmin as _, TaskId, TaskResult,
+    TaskStore as _,
+};
+
+/// What makes a queued task's rows impossible.
+const DEFECTS: [&str; 9] = [
+    "UPDATE queue_task SET status = 7 WHERE id = ?1",
+    "UPDATE queue_task SET reason = 99 WHERE id = ?1",
+    "UPDATE queue_task SET attempt = 3 WHERE id = ?1",
+    "UPDATE queue_task SET rank = 101 WHERE id = ?1",
+    "UPDATE queue_task SET losses = 70000 WHERE id = ?1",
+    "UPDATE queue_task SET deadline_at = NULL WHERE id = ?1",
+    "UPDATE queue_task SET budget = -1 WHERE id = ?1",
+    "UPDATE queue_task SET type_id = 999 WHERE id = ?1",
+    "UPDATE queue_task SET policy_id = 999 WHERE id = ?1",
+];
+
+fn damage(file: &File, sql: &str, task: TaskId) {
+    let foreign = file.foreign();
+    foreign.execute_batch("PRAGMA ignore_check_constraints = ON").unwrap();
+    assert_eq!(foreign.execute(sql, [task.get().cast_signed()]).unwrap(), 1, "{sql}");
+}
+
+#[tokio::test]
+async fn each_defect_is_told_by_name_and_stops_nothing() {
+    for defect in DEFECTS {
+        let file = File::new();
+        let store = file.store().await;
+        let ids = put(&store, 3).await;
+        damage(&file, defect, ids[1]);
+        let error = store.get(ids[1]).await.unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt { task: Some(task), .. } if task == ids[1]), "{defect}: {error}");
+
+        let session = session(&store, 1).await;
+        let claimed = claim(&store, request(session, 1, 9)).await;
+        let taken: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
+        assert_eq!(taken, [ids[0], ids[2]], "{defect}");
+
+        let listed = store.list(Filter::default(), Page { after: None, limit: 9 }).await.unwrap();
+        assert_eq!(listed.iter().map(|task| task.id).collect::<Vec<_>>(), [ids[2], ids[0]], "{defect}");
+    }
+}
+
+/// A task's own row is sound, and the lists have it elsewhere.
+#[tokio::test]
+async fn a_task_in_the_wrong_list_is_left_alone() {
+    let file = File::new();
+    let store = file.store().await;
+    let ids = put(&store, 3).await;
+    damage(&file, "UPDATE queue_ready SET run_at = run_at - 1, deadline_at = 0 WHERE task_id = ?1", ids[0]);
+    damage(&file, "UPDATE queue_ready SET rank = -5 WHERE task_id = ?1", ids[1]);
+    damage(&file, "UPDATE queue_task SET budget = 1, deadline_at = 1 WHERE id = ?1", ids[0]);
+    let session = session(&store, 1).await;
+    let claimed = claim(&store, request(session, 1, 9)).await;
+    assert_eq!(claimed.tasks.iter().map(|task| task.id).collect::<Vec<_>>(), [ids[2]]);
+    assert_eq!(claimed.ended, []);
+    let swept = store.expire(9).await.unwrap();
+    assert!(swept.ended.is_empty() && swept.finished);
+    assert_eq!(store.get(ids[0]).await.unwrap().unwrap().state.status, Status::Queued);
+}
+
+#[tokio::test]
+async fn a_row_that_waits_without_a_task_is_passed_over() {
+    let file = File::new();
+    let store = file.store().await;
+    let ids = put(&store, 2).await;
+    damage(&file, "DELETE FROM queue_task WHERE id = ?1", ids[0]);
+    let session = session(&store, 1).await;
+    let claimed = claim(&store, request(session, 1, 9)).await;
+    assert_eq!(claimed.tasks.iter().map(|task| task.id).collect::<Vec<_>>(), [ids[1]]);
+    // It does not keep a pool awake either.
+    assert_eq!(claim(&store, request(session, 2, 9)).await.next_due, None);
+    assert_eq!(store.get(ids[0]).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_payload_that_is_gone_costs_its_own_task_only() {
+    let file = File::new();
+    let store = file.store().await;
+    let ids = put(&store, 2).await;
+    damage(&file, "DELETE FROM queue_payload WHERE task_id = ?1", ids[0]);
+    let session = session(&store, 1).await;
+    let claimed = claim(&store, request(session, 1, 9)).await;
+    assert_eq!(claimed.tasks.iter().map(|task| task.id).collect::<Vec<_>>(), [ids[1]]);
+    assert_eq!(store.get(ids[0]).await.unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn a_corrupt_task_is_stale_to_its_holder_and_the_neighbours_settle() {
+    let file = File::new();
+    let store = file.store().await;
+    let ids = put(&store, 2).await;
+    let session = session(&store, 1).await;
+    let held = claim(&store, request(session, 1, 9)).await.tasks;
+    damage(&file, "UPDATE queue_task SET attempt = 9 WHERE id = ?1", ids[0]);
+    let settle = |id| Settle::by_holder(id, held[0].claim, Settlement::Complete { result: TaskResult::None });
+    let settled = store.settle([settle(ids[0]), settle(ids[1])].into()).await.unwrap();
+    assert_eq!(settled, [Settled::Stale, Settled::Applied]);
+    assert_eq!(store.get(ids[1]).await.unwrap().unwrap().state.status, Status::Completed);
+    let error = store.act(Selection::Ids(vec![ids[0]]), Action::Delete, "test").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+/// Nothing may write what cannot be read back: the table refuses it as well.
+#[tokio::test]
+async fn the_tables_refuse_what_cannot_be() {
+    let file = File::new();
+    let store = file.store().await;
+    let ids = put(&store, 1).await;
+    let session = session(&store, 1).await;
+    claim(&store, request(session, 1, 9)).await;
+    let foreign = file.foreign();
+    for sql in [
+        "UPDATE queue_task SET status = 2 WHERE id = ?1",
+        "UPDATE queue_task SET status = 3, completed_at = 1 WHERE id = ?1",
+        "UPDATE queue_task SET claim_id = NULL WHERE id = ?1",
+        "UPDATE queue_task SET attempt = 4 WHERE id = ?1",
+        "UPDATE queue_task SET completed_at = 1 WHERE id = ?1",
+        "INSERT INTO queue_finished (status, completed_at, task_id, type_id, queue_id) VALUES (3, 1, ?1, 1, 1)",
+        "INSERT INTO queue_result (task_id) VALUES (?1)",
+    ] {
+        let error = foreign.execute(sql, [ids[0].get().cast_signed()]).unwrap_err().to_string();
+        assert!(error.contains("CHECK constraint failed"), "{sql}: {error}");
+    }
+    let resolved = store.resolve_claim(session, ClaimId::new(1).unwrap()).await.unwrap();
+    assert!(matches!(resolved, queue_core::claim::Resolved::Committed(claimed) if claimed.tasks.len() == 1));
+}

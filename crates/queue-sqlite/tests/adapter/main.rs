@@ -1,0 +1,6 @@
+//! What is the SQLite adapter's own: files, several processes, foreign hands.
+
+mod corrupt;
+mod opening;
+mod sharing;
+mod support;
