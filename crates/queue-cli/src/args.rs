@@ -18,7 +18,7 @@ pub(crate) const URL_VARIABLE: &str = "QUEUE_DATABASE_URL";
 const AFTER_HELP: &str = "\
 DUR is a duration: 90s, 5m, 1h30m, 250ms, 7d. Times are RFC 3339, printed in UTC.
 A database is sqlite://FILE or mysql://USER:PASSWORD@HOST/DATABASE (MySQL and MariaDB).
-An SQLite file is made and migrated by the first command that writes to it; a server is migrated by `queue migrate` alone.
+An SQLite file is made and migrated by the first `queue enqueue` or `queue work`; a server only by `queue migrate` and the demo.
 
 Exit codes: 0 ok, 1 failure, 2 the command line or its input is not valid and nothing was done, 3 no such task.
 Environment: QUEUE_DATABASE_URL names the database, QUEUE_LOG sets the log level (error, warn, info, debug, trace).";
@@ -75,8 +75,8 @@ pub(crate) struct Migrate {
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A line of a batch file is a JSON object: {\"type\": …, \"payload\": …} and, where wanted, \"queue\", \"priority\", \"delay\", \"at\",
-\"max_attempts\", \"budget\" and \"key\". The options of the command are the defaults of the lines. The whole file is checked
+A line of a batch file is a JSON object: {\"type\": …, \"payload\": …} and, where wanted, \"queue\", \"priority\", \"delay\", \"at\", \
+\"max_attempts\", \"budget\" and \"key\". The options of the command are the defaults of the lines. The whole file is checked \
 before anything is written; it is then written in chunks, and an error tells the line to go on from.")]
 pub(crate) struct Enqueue {
     /// What kind of task it is, such as mail.welcome; with --batch, the type of lines without one
@@ -117,10 +117,10 @@ pub(crate) struct BudgetArg(pub(crate) Option<Duration>);
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
-A program gets the task's payload on standard input, and in its environment QUEUE_TASK_ID, QUEUE_TASK_TYPE, QUEUE_ATTEMPT,
-QUEUE_FENCE (rises with every run of the task) and QUEUE_DEADLINE (unset without a budget). Its exit status decides: 0 completes the
-task, with what it printed as the result if that is JSON; 65 fails it for good; any other tries again, with the end of its
-standard error as the error. A line `progress: 40 halfway` on standard error reports progress. When the task is cancelled or
+A program gets the task's payload on standard input, and in its environment QUEUE_TASK_ID, QUEUE_TASK_TYPE, QUEUE_ATTEMPT, \
+QUEUE_FENCE (rises with every run of the task) and QUEUE_DEADLINE (unset without a budget). Its exit status decides: 0 completes the \
+task, with what it printed as the result if that is JSON; 65 fails it for good; any other tries again, with the end of its \
+standard error as the error. A line `progress: 40 halfway` on standard error reports progress. When the task is cancelled or \
 out of time, the program and what it started get SIGTERM, then SIGKILL.
 
 Ctrl-C lets running programs end within the grace; a second one stops now, and their tasks go back to the queue.")]
@@ -135,7 +135,7 @@ pub(crate) struct Work {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1_000))]
     pub(crate) concurrency: Option<u16>,
     /// How long this worker may be silent before its tasks are given to others
-    #[arg(long, value_name = "DUR", default_value = "30s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DUR", default_value = "30s", value_parser = parse_lease)]
     pub(crate) lease: Duration,
     /// How long running programs may go on after Ctrl-C or SIGTERM
     #[arg(long, value_name = "DUR", default_value = "30s", value_parser = duration::parse)]
@@ -230,6 +230,15 @@ fn parse_budget(text: &str) -> Result<BudgetArg, duration::DurationError> {
     }
 }
 
+/// A shorter lease would be lost to every hiccup of the machine.
+fn parse_lease(text: &str) -> Result<Duration, String> {
+    match duration::parse(text) {
+        Ok(lease) if lease < Duration::from_secs(1) => Err("a lease is 1s at least".to_owned()),
+        Ok(lease) => Ok(lease),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn parse_positive(text: &str) -> Result<Duration, String> {
     match duration::parse(text) {
         Ok(Duration::ZERO) => Err("it must be longer than 0s".to_owned()),
@@ -298,6 +307,7 @@ mod tests {
             "queue work",
             "queue work --exec a=cat --concurrency 0",
             "queue work --exec a=cat --timeout 0s",
+            "queue work --exec a=cat --lease 999ms",
             "queue task show 0",
             "queue task retry",
             "queue task list --status done",

@@ -26,7 +26,7 @@ pub(crate) fn install(usual: &str) -> Outcome {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
-        .with_ansi(watched())
+        .with_ansi(false)
         .with_target(false)
         .init();
     Ok(())

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use queue_runtime::metrics::Exporter;
 use queue_runtime::queue_core::{Queues, Scope};
-use queue_runtime::{BuildError, Limits, Pool, Queue, Report, RunningPool, StartError};
+use queue_runtime::{Limits, Pool, Queue, Report, RunningPool, StartError};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
@@ -123,9 +123,6 @@ async fn drained(queue: &Queue, args: &Work) -> Result<(), queue_runtime::StoreE
 fn not_started(database: &Database, error: StartError) -> Failure {
     match error {
         StartError::Store(error) => database.explain(&error),
-        StartError::Build(BuildError::LeaseTooShort { lease, .. }) => {
-            Failure::usage(format!("a lease of {} is too short", short(lease))).hint("--lease 30s")
-        }
         StartError::Build(error) => Failure::usage(error.to_string()),
         error => Failure::failed(error.to_string()),
     }
