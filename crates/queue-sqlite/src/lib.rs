@@ -25,8 +25,24 @@
 //! - **The clock** is the machine's. It is read once for each job, and a step back of up to five seconds is held.
 //! - **Rules** live in `queue-core`: rows are read into its state, moved by its transition and written back.
 //!
-//! SQLite locks the whole file: a transaction of yours on the same file, held open, keeps every write of the queue waiting, the
-//! renewal of leases included. Keep such transactions short.
+//! # In your own transaction
+//!
+//! ```
+//! # async fn example(store: &queue_sqlite::SqliteStore, batch: &[queue_core::NewTask]) -> Result<(), Box<dyn std::error::Error>> {
+//! use queue_core::Transactional as _;
+//! use queue_sqlite::rusqlite::Connection;
+//!
+//! let mut conn = Connection::open("queue.db")?; // yours, to the same file
+//! store.begin(&mut conn).await?;
+//! conn.execute("INSERT INTO users (email) VALUES (?1)", ["ada@example.com"])?;
+//! store.enqueue_in(&mut conn, batch).await?;
+//! conn.execute_batch("COMMIT")?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! SQLite locks the whole file: while such a transaction is open, every write of the queue waits for it, the renewal of leases
+//! included. Keep it short.
 
 mod acting;
 mod admin;
@@ -55,7 +71,10 @@ mod store;
 mod survey;
 mod task;
 mod threads;
+mod transaction;
 mod work;
 
 pub use options::SqliteOptions;
+/// The crate whose connections [`SqliteStore::begin`] takes.
+pub use rusqlite;
 pub use store::SqliteStore;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,10 +14,11 @@ use queue_core::session::{Renewal, SessionSpec};
 use queue_core::store::{SchemaStatus, Trip};
 use queue_core::{
     ClaimId, ClaimReply, ClaimRequest, Enqueued, Migrate, NewTask, Scope, SessionId, Settle, Settled, StoreError,
-    StoreLimits, TaskStore,
+    StoreLimits, TaskStore, Timestamp,
 };
 use tokio::sync::oneshot;
 
+use crate::clock::Now;
 use crate::error::Fault;
 use crate::jobs::{Jobs, Weight};
 use crate::options::SqliteOptions;
@@ -41,7 +42,15 @@ pub struct SqliteStore {
     sweep: Mutex<Position>,
     /// What is said to be the server: the file.
     server: String,
+    /// The file's name, as SQLite tells it of a connection; `None` in memory.
+    path: Option<String>,
+    now: Now,
+    /// Ids put aside for transactions of the user's, in which none can be reserved.
+    aside: Mutex<Option<IdBlock>>,
 }
+
+/// Ids that are put aside, at least: as many as a client reserves at once.
+const ASIDE_MIN: u32 = 10_000;
 
 impl SqliteStore {
     /// Opens what a URL names: `sqlite://queue.db`, `sqlite:///var/lib/queue.db`, `sqlite::memory:` (see [`SqliteOptions`]).
@@ -81,6 +90,7 @@ impl SqliteStore {
             })
             .map_err(StoreError::unavailable)?;
         let conns = opened.await.map_err(StoreError::unavailable)??;
+        let path = conns.writer.path().filter(|path| !path.is_empty()).map(str::to_owned);
         let busy = Arc::new(AtomicU64::new(0));
         Ok(Self {
             readers: Threads::readers(conns.readers, &options.now)?,
@@ -89,7 +99,48 @@ impl SqliteStore {
             busy,
             sweep: Mutex::new(BEGINNING),
             server: options.server(),
+            path,
+            now: options.now,
+            aside: Mutex::new(None),
         })
+    }
+
+    pub(crate) fn path(&self) -> Option<&str> {
+        self.path.as_deref()
+    }
+
+    /// The store's clock, for what does not run on its threads.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.now.read()
+    }
+
+    /// Sees to it that ids can be reserved while nobody can write.
+    pub(crate) async fn put_ids_aside(&self) -> Result<(), StoreError> {
+        let left = self.aside().as_ref().map_or(0, IdBlock::remaining);
+        if left < u64::from(ASIDE_MIN) {
+            let block = self.write(1, |work| enqueue::reserve_ids(work, 2 * ASIDE_MIN)).await?;
+            *self.aside() = Some(block);
+        }
+        Ok(())
+    }
+
+    /// Takes ids that were put aside. When there are too few, they are given up, because later ones would not rise.
+    fn take_aside(&self, count: u32) -> Option<IdBlock> {
+        let mut aside = self.aside();
+        let block = aside.as_mut()?;
+        if block.remaining() < u64::from(count) || count == 0 {
+            *aside = None;
+            return None;
+        }
+        let first = block.next()?;
+        if count > 1 {
+            block.nth(count as usize - 2);
+        }
+        Some(IdBlock::new(first, count.into()))
+    }
+
+    fn aside(&self) -> MutexGuard<'_, Option<IdBlock>> {
+        self.aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs a job in a transaction that may write.
@@ -123,7 +174,10 @@ impl TaskStore for SqliteStore {
     }
 
     async fn reserve_ids(&self, count: u32) -> Result<IdBlock, StoreError> {
-        self.write(1, move |work| enqueue::reserve_ids(work, count)).await
+        match self.take_aside(count) {
+            Some(block) => Ok(block),
+            None => self.write(1, move |work| enqueue::reserve_ids(work, count)).await,
+        }
     }
 
     async fn enqueue(&self, batch: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError> {

@@ -4,3 +4,4 @@ mod corrupt;
 mod opening;
 mod sharing;
 mod support;
+mod transaction;
