@@ -22,7 +22,18 @@ impl Operation for IsBusy {
     const REPEATABLE: bool = true;
 
     async fn attempt(&mut self, inner: &Inner, conn: &mut Conn) -> Result<bool, Failure> {
+        // One snapshot for all of it: a task that moves from one table to another in between would be seen in neither.
+        conn.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_owned()).await?;
+        conn.begin("DO 0").await?;
         inner.names.refresh(conn).await?;
+        let is_busy = self.look(inner, conn).await?;
+        conn.rollback().await?;
+        Ok(is_busy)
+    }
+}
+
+impl IsBusy {
+    async fn look(&self, inner: &Inner, conn: &mut Conn) -> Result<bool, Failure> {
         let waiting = format!(
             "SELECT DISTINCT r.type_id, r.queue_id FROM queue_ready AS r JOIN queue_queue AS q ON q.id = r.queue_id \
              WHERE q.paused_at IS NULL AND (r.run_at <= {CLOCK} OR r.again = 1)"
@@ -41,9 +52,7 @@ impl Operation for IsBusy {
         }
         Ok(false)
     }
-}
 
-impl IsBusy {
     /// Whether one of these types and queues is in the scope.
     async fn reaches_any(&self, inner: &Inner, conn: &mut Conn, sql: String) -> Result<bool, Failure> {
         let rows = conn.run(sql).await?.pop().unwrap_or_default().rows;
