@@ -76,4 +76,15 @@ mod tests {
         assert!(STEPS.is_sorted_by_key(|step| step.version));
         assert!(STEPS.iter().all(|step| step.min_compatible <= step.version && step.version <= SUPPORTED));
     }
+
+    /// Times come from the one clock file; what a database makes up by itself is not that clock.
+    #[test]
+    fn no_step_lets_the_database_tell_the_time() {
+        for step in STEPS {
+            let sql: String =
+                step.sql.lines().filter(|line| !line.starts_with("--")).collect::<String>().to_uppercase();
+            let told = ["CURRENT_", "DATETIME", "STRFTIME", "UNIXEPOCH", "JULIANDAY", "DEFAULT"];
+            assert_eq!(told.into_iter().find(|word| sql.contains(word)), None, "in version {}", step.version);
+        }
+    }
 }

@@ -13,8 +13,8 @@ use queue_core::reap::{FencedSession, Lost, StoreTime, Swept};
 use queue_core::session::{Renewal, SessionSpec};
 use queue_core::store::{SchemaStatus, Trip};
 use queue_core::{
-    ClaimId, ClaimReply, ClaimRequest, Enqueued, Migrate, NewTask, Scope, SessionId, Settle, Settled, StoreError,
-    StoreLimits, TaskStore, Timestamp,
+    ClaimId, ClaimReply, ClaimRequest, Enqueued, ErrorKind, Migrate, NewTask, Scope, SessionId, Settle, Settled,
+    StoreError, StoreLimits, TaskStore, Timestamp,
 };
 use tokio::sync::oneshot;
 
@@ -182,6 +182,9 @@ impl TaskStore for SqliteStore {
 
     async fn enqueue(&self, batch: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError> {
         enqueue::check(&self.limits, &batch)?;
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
         self.write(batch.len(), move |work| enqueue::enqueue(work, &batch)).await
     }
 
@@ -214,6 +217,9 @@ impl TaskStore for SqliteStore {
     async fn settle(&self, batch: Arc<[Settle]>) -> Result<Vec<Settled>, StoreError> {
         let limits = self.limits;
         settling::check(&limits, &batch)?;
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
         self.write(batch.len(), move |work| settling::settle(work, &batch, &limits)).await
     }
 
@@ -225,8 +231,20 @@ impl TaskStore for SqliteStore {
             let both = self.write(weight, move |work| {
                 Ok((settling::settle(work, &settles, &limits)?, claiming::claim(work, &bounded)?))
             });
-            if let Ok((settled, claim)) = both.await {
-                return Trip { settled: Ok(settled), claim: Ok(claim) };
+            match both.await {
+                Ok((settled, claim)) => return Trip { settled: Ok(settled), claim: Ok(claim) },
+                // Waiting for the lock all over again, twice, helps nobody.
+                Err(error) => match error.kind() {
+                    ErrorKind::Unavailable => {
+                        let claim = Err(StoreError::unavailable(error.to_string()));
+                        return Trip { settled: Err(error), claim };
+                    }
+                    ErrorKind::UnknownOutcome => {
+                        let claim = Err(StoreError::unknown_outcome(error.to_string()));
+                        return Trip { settled: Err(error), claim };
+                    }
+                    _ => {}
+                },
             }
         }
         // One of the two failed and took the other with it: each by itself says which. Repeating a settle is safe.
@@ -236,6 +254,9 @@ impl TaskStore for SqliteStore {
     }
 
     async fn progress(&self, batch: Vec<ProgressUpdate>) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
         self.write(batch.len(), move |work| settling::progress(work, &batch)).await
     }
 

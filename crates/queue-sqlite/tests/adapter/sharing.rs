@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use crate::support::{File, claim, put, request, session};
 use queue_core::{
-    ClaimId, ErrorKind, Migrate as _, Settle, Settled, Settlement, TaskAdmin as _, TaskResult, TaskStore as _,
+    ClaimId, ErrorKind, Migrate as _, Settle, Settled, Settlement, TaskAdmin as _, TaskId, TaskResult, TaskStore as _,
 };
 use queue_sqlite::{SqliteOptions, SqliteStore};
 
-fn completed(task: queue_core::TaskId, claim: ClaimId) -> Settle {
+fn completed(task: TaskId, claim: ClaimId) -> Settle {
     Settle::by_holder(task, claim, Settlement::Complete { result: TaskResult::None })
 }
 
@@ -112,6 +112,14 @@ async fn an_idle_look_needs_no_lock() {
     let foreign = file.foreign();
     foreign.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert_eq!(claim(&store, request(session, 1, 9)).await.tasks, []);
+    let trip = store.settle_and_claim([].into(), request(session, 2, 9)).await;
+    assert!(trip.settled.unwrap().is_empty() && trip.claim.is_ok());
+    assert!(store.enqueue([].into()).await.unwrap().is_empty() && store.progress(Vec::new()).await.is_ok());
+    let full = store
+        .settle_and_claim([completed(TaskId::new(1).unwrap(), ClaimId::new(1).unwrap())].into(), request(session, 3, 9))
+        .await;
+    let kinds = (full.settled.unwrap_err().kind(), full.claim.unwrap_err().kind());
+    assert_eq!(kinds, (ErrorKind::Unavailable, ErrorKind::Unavailable));
     assert_eq!(store.fence_expired(10).await.unwrap(), []);
     assert_eq!(store.lost(10).await.unwrap().tasks, []);
     assert!(store.expire(10).await.unwrap().finished);
