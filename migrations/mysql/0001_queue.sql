@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS queue_ready (
     queue_id INT UNSIGNED NOT NULL,
     suspect TINYINT UNSIGNED NOT NULL,
     priority_rank TINYINT NOT NULL,
-    run_at BIGINT NOT NULL,
+    run_at BIGINT NOT NULL COMMENT 'when it is due or its budget is spent, whichever comes first',
     task_id BIGINT UNSIGNED NOT NULL,
     type_id INT UNSIGNED NOT NULL,
     deadline_at BIGINT NULL,

@@ -122,10 +122,13 @@ impl Connections {
     /// All that our statements depend on, so that no global setting of the server matters.
     fn settings(&self) -> String {
         let wait = self.options.lock_wait.as_secs().max(1);
+        // MariaDB alone reads what stands after the exclamation mark: it turns a long list into a subquery, which it then
+        // answers by a scan.
         format!(
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION \
              sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1, \
-             innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {}",
+             innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {} \
+             /*M!100306 , in_predicate_conversion_threshold = 0 */",
             wait.max(10)
         )
     }

@@ -9,8 +9,8 @@ use crate::lanes::Lanes;
 use crate::names::Names;
 use crate::operation::Retries;
 use crate::options::MySqlOptions;
-use crate::reap::Sweep;
 use crate::server::Server;
+use crate::sweep::Sweep;
 
 /// The state of a store. All of it but the connections can be lost: the database knows better.
 #[derive(Debug)]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use queue_core::time::micros;
 use queue_core::{SessionId, TaskId, Timestamp};
+use sqlx::mysql::MySqlRow;
 
 use crate::connection::Conn;
 use crate::error::Failure;
@@ -177,6 +178,38 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// When the first row of lane `l` is due: one seek. The order names the whole key, because MySQL does not see that the columns
+/// of the condition are the same for all rows, and would sort the lane.
+pub(crate) fn first_of_lane(suspect: u8) -> String {
+    format!(
+        "(SELECT r.run_at FROM queue_ready AS r FORCE INDEX (PRIMARY) WHERE r.queue_id = l.queue_id AND r.suspect = {suspect} \
+         AND r.priority_rank = l.priority_rank ORDER BY r.queue_id, r.suspect, r.priority_rank, r.run_at LIMIT 1)"
+    )
+}
+
+/// The lanes in which something waits, whether their queues are paused or not, and when the first of it is due.
+pub(crate) async fn waiting(conn: &mut Conn) -> Result<Vec<(Lane, i64)>, sqlx::Error> {
+    let sql =
+        format!("SELECT l.queue_id, l.priority_rank, {}, {} FROM queue_lane AS l", first_of_lane(0), first_of_lane(1));
+    let mut lanes = Vec::new();
+    for row in &conn.run(sql).await?.pop().unwrap_or_default().rows {
+        read_lanes(row, &mut lanes)?;
+    }
+    lanes.sort_unstable();
+    Ok(lanes)
+}
+
+/// Reads queue, rank, and when the first ordinary task and the first suspect are due.
+fn read_lanes(row: &MySqlRow, lanes: &mut Vec<(Lane, i64)>) -> Result<(), sqlx::Error> {
+    let (queue_id, rank) = (value(row, 0)?, value(row, 1)?);
+    for (suspect, column) in [(false, 2), (true, 3)] {
+        if let Some(first) = value::<Option<i64>>(row, column)? {
+            lanes.push((Lane { queue_id, suspect, rank }, first));
+        }
+    }
+    Ok(())
+}
+
 /// What waits, lane by lane: a look without any lock.
 #[derive(Debug)]
 pub(crate) struct Survey {
@@ -192,12 +225,6 @@ pub(crate) struct Survey {
 impl Survey {
     /// One statement: a seek for each lane that was ever used.
     pub(crate) fn sql(session: Option<SessionId>) -> String {
-        let first = |suspect: u8| {
-            format!(
-                "(SELECT r.run_at FROM queue_ready AS r FORCE INDEX (PRIMARY) WHERE r.queue_id = l.queue_id AND \
-                 r.suspect = {suspect} AND r.priority_rank = l.priority_rank ORDER BY r.run_at LIMIT 1)"
-            )
-        };
         let alive = session.map_or("1".to_owned(), |session| {
             format!("(SELECT fenced_at IS NULL FROM queue_session WHERE id = {session})")
         });
@@ -205,8 +232,8 @@ impl Survey {
             "SELECT 0, 0, {CLOCK}, {alive}, (SELECT MAX(id) FROM queue_type) UNION ALL \
              SELECT l.queue_id, l.priority_rank, {}, {}, 0 FROM queue_lane AS l \
              JOIN queue_queue AS q ON q.id = l.queue_id WHERE q.paused_at IS NULL",
-            first(0),
-            first(1)
+            first_of_lane(0),
+            first_of_lane(1)
         )
     }
 
@@ -225,12 +252,7 @@ impl Survey {
                 });
                 continue;
             }
-            let rank = value(row, 1)?;
-            for (suspect, column) in [(false, 2), (true, 3)] {
-                if let Some(first) = value::<Option<i64>>(row, column)? {
-                    lanes.push((Lane { queue_id, suspect, rank }, first));
-                }
-            }
+            read_lanes(row, &mut lanes)?;
         }
         let mut survey = survey.ok_or_else(|| missing("the answer to a look at the lanes"))?;
         lanes.sort_unstable();

@@ -29,6 +29,7 @@ mod session;
 mod settle;
 mod sql;
 mod store;
+mod sweep;
 mod transactional;
 mod url;
 

@@ -1,12 +1,17 @@
 //! Rows of tasks, checked as they are read.
 
+use std::collections::{BTreeMap, HashSet};
+
 use queue_core::{
     Backoff, Budget, ClaimId, FailureReason, Fence, Priority, QueueName, Status, StoreError, TaskId, TaskState,
     TaskType,
 };
 use sqlx::mysql::MySqlRow;
 
+use crate::connection::Conn;
 use crate::inner::Inner;
+use crate::lanes::Lane;
+use crate::server::{Deletion, Flavor};
 use crate::sql::{list, maybe_time, opt_time, time, value};
 
 /// The columns that [`TaskRow::read`] reads, of `queue_task t` joined to `queue_payload p`. The body is not among them.
@@ -118,6 +123,41 @@ impl TaskRow {
     }
 }
 
+/// Locks these tasks' rows (ids with commas between them), in their order. By itself and not with the payloads: on a small
+/// table a join is answered by a scan, which would lock, and wait for, the rows of others.
+pub(crate) fn lock_sql(ids: &str, ending: &str) -> String {
+    format!("SELECT id FROM queue_task FORCE INDEX (PRIMARY) WHERE id IN ({ids}) ORDER BY id FOR UPDATE{ending}")
+}
+
+/// Reads these tasks' rows, for [`TaskRow::read`].
+pub(crate) fn read_sql(ids: &str) -> String {
+    format!(
+        "SELECT {COLUMNS} FROM queue_task AS t FORCE INDEX (PRIMARY) LEFT JOIN queue_payload AS p ON p.task_id = t.id \
+         WHERE t.id IN ({ids}) ORDER BY t.id"
+    )
+}
+
+/// Locks those of the rows that nobody else has locked, and reads them.
+pub(crate) async fn lock_free(conn: &mut Conn, ids: &[TaskId]) -> Result<Vec<Result<TaskRow, Defect>>, sqlx::Error> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids = list(ids);
+    let mut replies = conn.run(format!("{}; {}", lock_sql(&ids, " SKIP LOCKED"), read_sql(&ids))).await?;
+    let (rows, locked) = (replies.pop().unwrap_or_default().rows, replies.pop().unwrap_or_default().rows);
+    let mut free: HashSet<u64> = HashSet::with_capacity(locked.len());
+    for row in &locked {
+        free.insert(value(row, 0)?);
+    }
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if free.contains(&value::<u64>(row, 0)?) {
+            found.push(TaskRow::read(row)?);
+        }
+    }
+    Ok(found)
+}
+
 /// A task that moves from one state to another.
 #[derive(Clone, Debug)]
 pub(crate) struct Move {
@@ -126,7 +166,7 @@ pub(crate) struct Move {
 }
 
 /// The statements that move tasks whose rows are locked: the row itself, what waits and what has ended.
-pub(crate) fn moves(moves: &[Move]) -> Vec<String> {
+pub(crate) fn moves(flavor: Flavor, moves: &[Move]) -> Vec<String> {
     if moves.is_empty() {
         return Vec::new();
     }
@@ -161,7 +201,7 @@ pub(crate) fn moves(moves: &[Move]) -> Vec<String> {
     )];
     let left: Vec<_> = moves.iter().filter(|one| one.before.state.status == Status::Queued).collect();
     if !left.is_empty() {
-        sql.push(delete_ready(left.iter().map(|one| ReadyKey::of(&one.before, &one.before.state))));
+        sql.extend(delete_ready(flavor, left.iter().map(|one| ReadyKey::of(&one.before, &one.before.state))));
     }
     let reopened: Vec<_> = moves.iter().filter(|one| one.before.state.status.is_terminal()).collect();
     if !reopened.is_empty() {
@@ -174,9 +214,7 @@ pub(crate) fn moves(moves: &[Move]) -> Vec<String> {
                 one.before.id
             )
         }));
-        sql.push(format!(
-            "DELETE f FROM queue_finished AS f FORCE INDEX (PRIMARY) WHERE (f.status, f.completed_at, f.task_id) IN ({keys})"
-        ));
+        sql.push(delete_finished(flavor, &keys));
     }
     let waiting = list(moves.iter().filter(|one| one.after.status == Status::Queued).map(|one| {
         let (row, state) = (&one.before, &one.after);
@@ -222,10 +260,16 @@ pub(crate) fn ready_row(
     format!(
         "({queue_id},{},{rank},{},{id},{type_id},{},{body_bytes},{})",
         u8::from(state.is_suspect()),
-        state.run_at.as_micros(),
+        acts_at(state),
         opt_time(state.deadline_at),
         u8::from(state.fence.get() > 0),
     )
+}
+
+/// When something is to be done with a queued task: it is due or, where a settlement came so late that this comes first, its
+/// budget is spent. So whoever looks at what is due sees all that can be spent.
+fn acts_at(state: &TaskState) -> i64 {
+    state.deadline_at.map_or(state.run_at, |deadline| deadline.min(state.run_at)).as_micros()
 }
 
 /// Where a queued task waits.
@@ -239,25 +283,40 @@ pub(crate) struct ReadyKey {
 }
 
 impl ReadyKey {
-    pub(crate) const fn of(row: &TaskRow, state: &TaskState) -> Self {
+    pub(crate) fn of(row: &TaskRow, state: &TaskState) -> Self {
         Self {
             queue_id: row.queue_id,
             suspect: state.is_suspect(),
             rank: row.rank,
-            run_at: state.run_at.as_micros(),
+            run_at: acts_at(state),
             task: row.id,
         }
     }
 }
 
-/// Removes rows of what waits, by primary key.
-pub(crate) fn delete_ready(keys: impl IntoIterator<Item = ReadyKey>) -> String {
-    let keys =
-        list(keys.into_iter().map(|key| {
-            format!("({},{},{},{},{})", key.queue_id, u8::from(key.suspect), key.rank, key.run_at, key.task)
-        }));
-    format!(
-        "DELETE r FROM queue_ready AS r FORCE INDEX (PRIMARY) \
-         WHERE (r.queue_id, r.suspect, r.priority_rank, r.run_at, r.task_id) IN ({keys})"
-    )
+/// Removes rows of what waits, by primary key: a statement for each lane.
+pub(crate) fn delete_ready(flavor: Flavor, keys: impl IntoIterator<Item = ReadyKey>) -> Vec<String> {
+    let mut lanes: BTreeMap<Lane, Vec<ReadyKey>> = BTreeMap::new();
+    for key in keys {
+        let lane = Lane { queue_id: key.queue_id, suspect: key.suspect, rank: key.rank };
+        lanes.entry(lane).or_default().push(key);
+    }
+    let statement = |(lane, keys): (Lane, Vec<ReadyKey>)| {
+        let rows = list(keys.iter().map(|key| format!("({},{})", key.run_at, key.task)));
+        Deletion {
+            table: "queue_ready",
+            index: "PRIMARY",
+            fixed: &lane.condition(),
+            columns: &["run_at", "task_id"],
+            rows: &rows,
+        }
+        .sql(flavor)
+    };
+    lanes.into_iter().map(statement).collect()
+}
+
+/// Removes rows of what has ended: (status, end, task).
+pub(crate) fn delete_finished(flavor: Flavor, rows: &str) -> String {
+    let columns = &["status", "completed_at", "task_id"];
+    Deletion { table: "queue_finished", index: "PRIMARY", fixed: "", columns, rows }.sql(flavor)
 }

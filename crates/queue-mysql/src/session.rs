@@ -14,6 +14,7 @@ use crate::error::Failure;
 use crate::inner::{Inner, missing};
 use crate::operation::Operation;
 use crate::server::Flavor;
+use crate::settle::delete_signals;
 use crate::sql::{CLOCK, list, time, value};
 
 /// When a lease that runs from `@queue_now` ends, as an expression that cannot overflow.
@@ -108,8 +109,7 @@ async fn renew(
     inner.held.signal(session, &signals.cancels);
     if !over.is_empty() {
         let keys = list(over.iter().map(|(task, claim)| format!("({session},{task},{claim})")));
-        conn.run_committing(format!("DELETE FROM queue_signal WHERE (session_id, task_id, claim_id) IN ({keys})"))
-            .await?;
+        conn.run_committing(delete_signals(inner.server.flavor, &keys)).await?;
     }
     Ok(Renewal::Renewed(signals))
 }

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use queue_core::{
-    ClaimId, Event, Settle, Settled, Settlement, TaskId, TaskResult, TaskState, Timestamp, TransitionError, transition,
+    ClaimId, Event, Settle, Settled, Settlement, StoreError, TaskId, TaskResult, TaskState, Timestamp, TransitionError,
+    transition,
 };
 use sqlx::mysql::MySqlArguments;
 
@@ -18,7 +19,8 @@ use crate::error::{Class, Failure, classify};
 use crate::held::{Leftovers, Member};
 use crate::inner::{Inner, missing};
 use crate::operation::Operation;
-use crate::row::{COLUMNS, INSERT_FINISHED, Move, TaskRow, moves};
+use crate::row::{INSERT_FINISHED, Move, TaskRow, lock_sql, moves, read_sql};
+use crate::server::{Deletion, Flavor};
 use crate::sql::{CLOCK, chunk, list, placeholders, time, value};
 
 /// Writes how runs ended.
@@ -51,7 +53,7 @@ impl SettleBatch {
         leftovers: &Leftovers,
     ) -> Result<Option<Vec<Settled>>, Failure> {
         let Some(completions) = Completions::of(inner, &self.batch) else { return Ok(None) };
-        match completions.write(conn, leftovers, inner.options.limits.result_bytes_max).await {
+        match completions.write(inner, conn, leftovers).await {
             Ok(()) => Ok(Some(vec![Settled::Applied; self.batch.len()])),
             // A row is not as expected, or a result is there from before: find out which.
             Err(error) if matches!(classify(&error), Class::Guard | Class::Duplicate) => {
@@ -70,15 +72,15 @@ impl SettleBatch {
         let ids = list(ids);
         let replies = conn
             .begin(&format!(
-                "SELECT {COLUMNS}, {CLOCK} FROM queue_task AS t FORCE INDEX (PRIMARY) LEFT JOIN queue_payload AS p \
-                 ON p.task_id = t.id WHERE t.id IN ({ids}) ORDER BY t.id FOR UPDATE; SELECT {CLOCK}; \
-                 SELECT session_id, task_id FROM queue_signal WHERE task_id IN ({ids})"
+                "{}; SELECT {CLOCK}; {}; SELECT session_id, task_id FROM queue_signal WHERE task_id IN ({ids})",
+                lock_sql(&ids, ""),
+                read_sql(&ids)
             ))
             .await?;
         let now = replies.get(1).and_then(|reply| reply.rows.first()).ok_or_else(|| missing("the clock's answer"))?;
         let now = time(now, 0)?;
         let mut rows = HashMap::new();
-        for row in replies.first().map_or(&[][..], |reply| reply.rows.as_slice()) {
+        for row in replies.get(2).map_or(&[][..], |reply| reply.rows.as_slice()) {
             match TaskRow::read(row)? {
                 Ok(task) => {
                     rows.insert(task.id, (task.clone(), task.state));
@@ -92,10 +94,15 @@ impl SettleBatch {
                 }
             }
         }
-        let mut ending = Ending { applied: BTreeMap::new(), result_bytes_max: inner.options.limits.result_bytes_max };
-        let settled: Vec<_> = self.batch.iter().map(|settle| ending.settle(&mut rows, settle, now)).collect();
+        let mut ending = Ending {
+            applied: BTreeMap::new(),
+            flavor: inner.server.flavor,
+            result_bytes_max: inner.options.limits.result_bytes_max,
+        };
+        let settled = self.batch.iter().map(|settle| ending.settle(&mut rows, settle, now));
+        let settled = settled.collect::<Result<Vec<_>, _>>()?;
         let mut signals: Vec<(u64, u64)> = Vec::new();
-        for row in replies.get(2).map_or(&[][..], |reply| reply.rows.as_slice()) {
+        for row in replies.get(3).map_or(&[][..], |reply| reply.rows.as_slice()) {
             signals.push((value(row, 0)?, value(row, 1)?));
         }
         signals.retain(|(_, task)| ending.applied.contains_key(task));
@@ -128,7 +135,8 @@ impl<'a> Completions<'a> {
         Some(completions)
     }
 
-    async fn write(&self, conn: &mut Conn, leftovers: &Leftovers, bytes_max: u64) -> Result<(), sqlx::Error> {
+    async fn write(&self, inner: &Inner, conn: &mut Conn, leftovers: &Leftovers) -> Result<(), sqlx::Error> {
+        let (flavor, bytes_max) = (inner.server.flavor, inner.options.limits.result_bytes_max);
         let mut sql = vec![format!("SET @queue_now = {CLOCK}")];
         for (claim, members) in &self.by_claim {
             sql.push(format!(
@@ -146,7 +154,7 @@ impl<'a> Completions<'a> {
                 .map(|(task, member)| format!("(2,@queue_now,{task},{},{},NULL)", member.type_id, member.queue_id)),
         );
         sql.push(format!("{INSERT_FINISHED}{finished}"));
-        sql.extend(removals(leftovers));
+        sql.extend(removals(flavor, leftovers));
         let sql = sql.join("; ");
         if self.results.is_empty() {
             conn.run_committing(format!("START TRANSACTION; {sql}; COMMIT")).await?;
@@ -163,6 +171,7 @@ impl<'a> Completions<'a> {
 struct Ending<'a> {
     /// The settlements that apply, by task.
     applied: BTreeMap<u64, &'a Settle>,
+    flavor: Flavor,
     result_bytes_max: u64,
 }
 
@@ -172,17 +181,21 @@ impl<'a> Ending<'a> {
         rows: &mut HashMap<TaskId, (TaskRow, TaskState)>,
         settle: &'a Settle,
         now: Timestamp,
-    ) -> Settled {
-        let Some((_, state)) = rows.get_mut(&settle.task) else { return Settled::Stale };
+    ) -> Result<Settled, StoreError> {
+        let Some((_, state)) = rows.get_mut(&settle.task) else { return Ok(Settled::Stale) };
         let event = Event::Settle { claim: settle.claim, leaves: settle.leaves, settlement: &settle.settlement };
         match transition(state, &event, now) {
+            // Nothing may write a row that could not be read again: the whole batch is refused.
+            Ok(next) if next.defect().is_some() => {
+                Err(StoreError::corrupt(Some(settle.task), next.defect().unwrap_or_default()))
+            }
             Ok(next) => {
                 *state = next;
                 self.applied.insert(settle.task.get(), settle);
-                Settled::Applied
+                Ok(Settled::Applied)
             }
-            Err(TransitionError::AlreadySettled) => Settled::Already(state.status),
-            Err(_) => Settled::Stale,
+            Err(TransitionError::AlreadySettled) => Ok(Settled::Already(state.status)),
+            Err(_) => Ok(Settled::Stale),
         }
     }
 
@@ -194,6 +207,7 @@ impl<'a> Ending<'a> {
         leftovers: &Leftovers,
         now: Timestamp,
     ) -> Result<(), sqlx::Error> {
+        let flavor = self.flavor;
         let mut moved = Vec::new();
         let mut results = Vec::new();
         let mut failed = Vec::new();
@@ -213,28 +227,35 @@ impl<'a> Ending<'a> {
             insert_results(conn, &results, self.result_bytes_max).await?;
         }
         insert_attempts(conn, &failed, now).await?;
-        let mut sql = moves(&moved);
+        let mut sql = moves(flavor, &moved);
         if !signals.is_empty() {
             let keys = list(signals.iter().map(|(session, task)| format!("({session},{task})")));
-            sql.push(format!("DELETE FROM queue_signal WHERE (session_id, task_id) IN ({keys})"));
+            let (table, columns) = ("queue_signal", &["session_id", "task_id"]);
+            sql.push(Deletion { table, index: "PRIMARY", fixed: "", columns, rows: &keys }.sql(flavor));
         }
-        sql.extend(removals(leftovers));
+        sql.extend(removals(flavor, leftovers));
         conn.run_and_commit(&sql.join("; ")).await?;
         Ok(())
     }
 }
 
 /// The statements that remove what nobody needs once a settle is committed.
-fn removals(leftovers: &Leftovers) -> Vec<String> {
+fn removals(flavor: Flavor, leftovers: &Leftovers) -> Vec<String> {
     let mut sql = Vec::new();
     if !leftovers.signals.is_empty() {
         let keys = list(leftovers.signals.iter().map(|(session, task, claim)| format!("({session},{task},{claim})")));
-        sql.push(format!("DELETE FROM queue_signal WHERE (session_id, task_id, claim_id) IN ({keys})"));
+        sql.push(delete_signals(flavor, &keys));
     }
     if !leftovers.claims.is_empty() {
-        sql.push(format!("DELETE FROM queue_claim WHERE id IN ({})", list(&leftovers.claims)));
+        sql.push(flavor.delete_by_id("queue_claim", "id", &list(&leftovers.claims)));
     }
     sql
+}
+
+/// Removes signals: (session, task, claim).
+pub(crate) fn delete_signals(flavor: Flavor, keys: &str) -> String {
+    let columns = &["session_id", "task_id", "claim_id"];
+    Deletion { table: "queue_signal", index: "PRIMARY", fixed: "", columns, rows: keys }.sql(flavor)
 }
 
 /// What a result's row holds: the size of one that is too large to keep, or the bytes.

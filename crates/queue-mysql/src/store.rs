@@ -25,7 +25,7 @@ use crate::options::MySqlOptions;
 use crate::server::Server;
 use crate::sql::value;
 use crate::url::Target;
-use crate::{busy, claim, migrate, progress, reap, session, settle, transactional};
+use crate::{busy, claim, migrate, progress, reap, session, settle, sweep, transactional};
 
 /// A queue in one MySQL or MariaDB database.
 #[derive(Clone, Debug)]
@@ -164,7 +164,7 @@ impl TaskStore for MySqlStore {
     }
 
     async fn expire(&self, limit: usize) -> Result<Swept, StoreError> {
-        self.perform(reap::Expire { limit }).await
+        self.perform(sweep::Expire { limit }).await
     }
 
     async fn is_busy(&self, scope: Scope) -> Result<bool, StoreError> {

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use queue_core::admin::{Acted, Action, Pause};
-use queue_core::{ClaimId, Event, QueueName, SessionId, Status, TaskId, Timestamp, TransitionError, transition};
+use queue_core::{
+    ClaimId, Event, QueueName, SessionId, Status, StoreError, TaskId, Timestamp, TransitionError, transition,
+};
 use sqlx::mysql::MySqlArguments;
 
 use super::stats::clock;
@@ -12,7 +14,8 @@ use crate::enqueue::add;
 use crate::error::Failure;
 use crate::inner::Inner;
 use crate::operation::Operation;
-use crate::row::{COLUMNS, Defect, Move, ReadyKey, TaskRow, delete_ready, moves};
+use crate::row::{Move, ReadyKey, TaskRow, delete_finished, delete_ready, lock_free, moves, read_sql};
+use crate::server::{Deletion, Flavor};
 use crate::session::cut;
 use crate::sql::list;
 
@@ -40,24 +43,29 @@ struct Plan {
 impl Operation for Act {
     type Output = (Vec<(TaskId, Acted)>, u64);
 
-    async fn attempt(&mut self, _: &Inner, conn: &mut Conn) -> Result<Self::Output, Failure> {
+    async fn attempt(&mut self, inner: &Inner, conn: &mut Conn) -> Result<Self::Output, Failure> {
         let now = clock(conn).await?;
         conn.begin("DO 0").await?;
         let mut plan = Plan::default();
         // Without locks first: a running task is never waited for, as a user's transaction may hold its row for long.
-        let seen = read(conn, &self.ids, "").await?;
-        let resting: Vec<TaskId> = seen
-            .iter()
-            .filter(|(_, row)| row.as_ref().is_ok_and(|row| row.state.status != Status::Running))
-            .map(|(id, _)| *id)
-            .collect();
-        for row in seen.into_values().flatten().filter(|row| row.state.status == Status::Running) {
+        let (running, resting) = read(conn, &self.ids).await?;
+        for row in running {
             plan.consider(row, self.action, now);
         }
-        for row in read(conn, &resting, " ORDER BY t.id FOR UPDATE").await?.into_values().flatten() {
+        let resting: Vec<_> = resting.into_iter().map(|row| row.id).collect();
+        for row in lock_free(conn, &resting).await? {
+            plan.consider(row.map_err(StoreError::from)?, self.action, now);
+        }
+        // Those that were not free have been claimed meanwhile, or are being so right now.
+        let missed: Vec<_> = resting.into_iter().filter(|id| !plan.acted.contains_key(id)).collect();
+        let (running, resting) = read(conn, &missed).await?;
+        if !resting.is_empty() {
+            return Err(Failure::Again("row_locked"));
+        }
+        for row in running {
             plan.consider(row, self.action, now);
         }
-        for sql in plan.statements(now) {
+        for sql in plan.statements(inner.server.flavor, now) {
             conn.run(sql).await?;
         }
         let answers: Vec<_> =
@@ -106,8 +114,8 @@ impl Plan {
         self.acted.insert(id, acted);
     }
 
-    fn statements(&self, now: Timestamp) -> Vec<String> {
-        let mut sql = moves(&self.moves);
+    fn statements(&self, flavor: Flavor, now: Timestamp) -> Vec<String> {
+        let mut sql = moves(flavor, &self.moves);
         for (task, claim) in &self.signals {
             sql.push(format!(
                 "INSERT INTO queue_signal (session_id, task_id, claim_id, requested_at) SELECT c.session_id, {task}, c.id, \
@@ -116,65 +124,49 @@ impl Plan {
             ));
         }
         if !self.deletes.is_empty() {
-            sql.extend(deletes(&self.deletes));
+            sql.extend(deletes(flavor, &self.deletes));
         }
         sql
     }
 }
 
 /// Removes every trace of these tasks.
-fn deletes(rows: &[TaskRow]) -> Vec<String> {
+fn deletes(flavor: Flavor, rows: &[TaskRow]) -> Vec<String> {
     let ids = list(rows.iter().map(|row| row.id));
-    let mut sql = vec![format!("DELETE t FROM queue_task AS t FORCE INDEX (PRIMARY) WHERE t.id IN ({ids})")];
-    let waiting: Vec<_> = rows.iter().filter(|row| row.state.status == Status::Queued).collect();
-    if !waiting.is_empty() {
-        sql.push(delete_ready(waiting.iter().map(|row| ReadyKey::of(row, &row.state))));
-    }
+    let waiting = rows.iter().filter(|row| row.state.status == Status::Queued);
+    let mut sql = delete_ready(flavor, waiting.map(|row| ReadyKey::of(row, &row.state)));
     let ended = list(rows.iter().filter_map(|row| {
         let at = row.state.completed_at?;
         Some(format!("({},{},{})", row.state.status.code(), at.as_micros(), row.id))
     }));
     if !ended.is_empty() {
-        sql.push(format!(
-            "DELETE f FROM queue_finished AS f FORCE INDEX (PRIMARY) WHERE (f.status, f.completed_at, f.task_id) IN ({ended})"
-        ));
+        sql.push(delete_finished(flavor, &ended));
     }
-    sql.extend(traces(&ids));
-    sql.push(format!("DELETE FROM queue_idempotency WHERE task_id IN ({ids})"));
+    sql.extend(traces(flavor, &ids));
+    let keys = format!("({})", ids.replace(',', "),("));
+    let (table, index, columns) = ("queue_idempotency", "queue_idempotency_task", &["task_id"]);
+    sql.push(Deletion { table, index, fixed: "", columns, rows: &keys }.sql(flavor));
     sql
 }
 
-/// Removes what hangs on these tasks, but for their keys.
-pub(super) fn traces(ids: &str) -> Vec<String> {
-    ["queue_payload", "queue_attempt", "queue_result"]
-        .iter()
-        .map(|table| format!("DELETE x FROM {table} AS x FORCE INDEX (PRIMARY) WHERE x.task_id IN ({ids})"))
-        .collect()
+/// Removes these tasks' rows and what hangs on them, but for their keys.
+pub(super) fn traces(flavor: Flavor, ids: &str) -> Vec<String> {
+    let tables =
+        [("queue_task", "id"), ("queue_payload", "task_id"), ("queue_attempt", "task_id"), ("queue_result", "task_id")];
+    tables.into_iter().map(|(table, column)| flavor.delete_by_id(table, column, ids)).collect()
 }
 
-/// The rows of these tasks, as far as they are there. Those that cannot be are told in the log and refused.
-async fn read(
-    conn: &mut Conn,
-    ids: &[TaskId],
-    ending: &str,
-) -> Result<HashMap<TaskId, Result<TaskRow, Defect>>, Failure> {
+/// The rows of these tasks, as far as they are there: the running ones and the others.
+async fn read(conn: &mut Conn, ids: &[TaskId]) -> Result<(Vec<TaskRow>, Vec<TaskRow>), Failure> {
     if ids.is_empty() {
-        return Ok(HashMap::new());
+        return Ok((Vec::new(), Vec::new()));
     }
-    let sql = format!(
-        "SELECT {COLUMNS} FROM queue_task AS t FORCE INDEX (PRIMARY) LEFT JOIN queue_payload AS p ON p.task_id = t.id \
-         WHERE t.id IN ({}){ending}",
-        list(ids)
-    );
-    let rows = conn.run(sql).await?.pop().unwrap_or_default().rows;
-    let mut found = HashMap::new();
+    let rows = conn.run(read_sql(&list(ids))).await?.pop().unwrap_or_default().rows;
+    let mut found = Vec::with_capacity(rows.len());
     for row in &rows {
-        match TaskRow::read(row)? {
-            Ok(task) => found.insert(task.id, Ok(task)),
-            Err(defect) => return Err(queue_core::StoreError::from(defect).into()),
-        };
+        found.push(TaskRow::read(row)?.map_err(StoreError::from)?);
     }
-    Ok(found)
+    Ok(found.into_iter().partition(|row| row.state.status == Status::Running))
 }
 
 /// Writes down who did what, and says under which number.

@@ -7,6 +7,7 @@ use super::looking::{RECORD_LEN, Seen, columns};
 use crate::connection::Conn;
 use crate::error::Failure;
 use crate::inner::Inner;
+use crate::lanes::waiting;
 use crate::members::claimed_ids;
 use crate::operation::Operation;
 use crate::sql::{list, value};
@@ -151,13 +152,13 @@ impl Query {
 
     /// Queued tasks by due time, merged out of their lanes.
     async fn queued(&self, conn: &mut Conn, after: Option<Position>, limit: usize) -> Result<Vec<Listed>, Failure> {
-        let lanes = waiting_lanes(conn).await?;
+        let lanes = waiting(conn).await?;
         let behind = after.map(|(run_at, id)| {
             format!(" AND r.run_at >= {run_at} AND NOT (r.run_at = {run_at} AND r.task_id <= {id})")
         });
         let behind = behind.unwrap_or_default();
         let mut found = Vec::new();
-        for lane in lanes.iter().filter(|lane| self.queue_id.is_none_or(|queue| queue == lane.queue_id)) {
+        for (lane, _) in lanes.iter().filter(|(lane, _)| self.queue_id.is_none_or(|queue| queue == lane.queue_id)) {
             let sql = format!(
                 "SELECT {}, r.run_at, CAST(r.task_id AS SIGNED) FROM queue_ready AS r FORCE INDEX (PRIMARY) \
                  STRAIGHT_JOIN queue_task AS t ON t.id = r.task_id LEFT JOIN queue_payload AS p ON p.task_id = t.id \
@@ -208,34 +209,4 @@ async fn listed(conn: &mut Conn, sql: String) -> Result<Vec<Listed>, Failure> {
         found.push(((value(row, RECORD_LEN)?, value(row, RECORD_LEN + 1)?), Seen::read(row)?));
     }
     Ok(found)
-}
-
-/// A lane in which something waits, whether its queue is paused or not.
-pub(super) struct WaitingLane {
-    pub(super) queue_id: u32,
-    pub(super) suspect: bool,
-    pub(super) rank: i8,
-    /// When the first of it is due.
-    pub(super) first: i64,
-}
-
-/// The lanes in which something waits.
-pub(super) async fn waiting_lanes(conn: &mut Conn) -> Result<Vec<WaitingLane>, Failure> {
-    let first = |suspect: u8| {
-        format!(
-            "(SELECT r.run_at FROM queue_ready AS r FORCE INDEX (PRIMARY) WHERE r.queue_id = l.queue_id AND \
-             r.suspect = {suspect} AND r.priority_rank = l.priority_rank ORDER BY r.run_at LIMIT 1)"
-        )
-    };
-    let sql = format!("SELECT l.queue_id, l.priority_rank, {}, {} FROM queue_lane AS l", first(0), first(1));
-    let rows = conn.run(sql).await?.pop().unwrap_or_default().rows;
-    let mut lanes = Vec::new();
-    for row in &rows {
-        for (suspect, column) in [(false, 2), (true, 3)] {
-            if let Some(first) = value::<Option<i64>>(row, column)? {
-                lanes.push(WaitingLane { queue_id: value(row, 0)?, suspect, rank: value(row, 1)?, first });
-            }
-        }
-    }
-    Ok(lanes)
 }

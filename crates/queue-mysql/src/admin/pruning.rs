@@ -11,6 +11,7 @@ use crate::connection::Conn;
 use crate::error::Failure;
 use crate::inner::Inner;
 use crate::operation::Operation;
+use crate::row::delete_finished;
 use crate::sql::{list, value};
 
 /// How long an idempotency key is kept at least.
@@ -28,7 +29,8 @@ pub(super) struct Prune {
 impl Operation for Prune {
     type Output = usize;
 
-    async fn attempt(&mut self, _: &Inner, conn: &mut Conn) -> Result<usize, Failure> {
+    async fn attempt(&mut self, inner: &Inner, conn: &mut Conn) -> Result<usize, Failure> {
+        let flavor = inner.server.flavor;
         let now = clock(conn).await?;
         let before = now.before(self.older_than).as_micros();
         conn.begin("DO 0").await?;
@@ -39,7 +41,7 @@ impl Operation for Prune {
             }
             let sql = format!(
                 "SELECT completed_at, task_id FROM queue_finished FORCE INDEX (PRIMARY) WHERE status = {} AND \
-                 completed_at < {before} ORDER BY completed_at, task_id LIMIT {} FOR UPDATE",
+                 completed_at < {before} ORDER BY completed_at, task_id LIMIT {} FOR UPDATE SKIP LOCKED",
                 status.code(),
                 self.limit
             );
@@ -54,19 +56,17 @@ impl Operation for Prune {
         if !old.is_empty() {
             let ids = list(old.iter().map(|(_, _, id)| id));
             let keys = list(old.iter().map(|(at, status, id)| format!("({status},{at},{id})")));
+            sql.push(delete_finished(flavor, &keys));
+            sql.extend(traces(flavor, &ids));
             sql.push(format!(
-                "DELETE f FROM queue_finished AS f FORCE INDEX (PRIMARY) WHERE (f.status, f.completed_at, f.task_id) IN ({keys})"
-            ));
-            sql.push(format!(
-                "DELETE t FROM queue_task AS t FORCE INDEX (PRIMARY) WHERE t.id IN ({ids}) AND t.status IN (2, 3)"
-            ));
-            sql.extend(traces(&ids));
-            sql.push(format!(
-                "UPDATE queue_idempotency SET expires_at = created_at + {} WHERE task_id IN ({ids})",
+                "UPDATE queue_idempotency FORCE INDEX (queue_idempotency_task) SET expires_at = created_at + {} WHERE task_id IN ({ids})",
                 micros(KEY_KEPT)
             ));
         }
-        sql.push(format!("DELETE FROM queue_idempotency WHERE expires_at <= {now} LIMIT {KEYS_MAX}"));
+        sql.push(format!(
+            "DELETE /*+ INDEX(queue_idempotency queue_idempotency_expiry) */ FROM queue_idempotency \
+             WHERE expires_at <= {now} ORDER BY expires_at LIMIT {KEYS_MAX}"
+        ));
         conn.run_and_commit(&sql.join("; ")).await?;
         Ok(old.len())
     }

@@ -7,11 +7,11 @@ use queue_core::admin::{Count, Pause, QueueStats, Stats};
 use queue_core::session::SessionRecord;
 use queue_core::{QueueName, SessionId, Status, StoreError, TaskId, Timestamp};
 
-use super::lists::waiting_lanes;
 use super::looking::text;
 use crate::connection::{Conn, Reply};
 use crate::error::Failure;
 use crate::inner::{Inner, missing};
+use crate::lanes::waiting;
 use crate::members::{claimed_ids, decode};
 use crate::operation::Operation;
 use crate::sql::{CLOCK, list, maybe_time, time, value};
@@ -101,7 +101,7 @@ struct Waits {
 
 async fn waits(conn: &mut Conn, now: Timestamp) -> Result<BTreeMap<u32, Waits>, Failure> {
     let mut queues: BTreeMap<u32, Waits> = BTreeMap::new();
-    for lane in waiting_lanes(conn).await? {
+    for (lane, first) in waiting(conn).await? {
         let counted = |comparison: &str| {
             format!(
                 "SELECT COUNT(*) FROM (SELECT 1 FROM queue_ready AS r FORCE INDEX (PRIMARY) WHERE r.queue_id = {} AND \
@@ -120,7 +120,7 @@ async fn waits(conn: &mut Conn, now: Timestamp) -> Result<BTreeMap<u32, Waits>, 
                 *total += count(row, 0)?;
             }
         }
-        let first = Timestamp::from_micros(lane.first);
+        let first = Timestamp::from_micros(first);
         if first <= now {
             waits.oldest = [waits.oldest, Some(first)].into_iter().flatten().min();
         }

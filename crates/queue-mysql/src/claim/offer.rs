@@ -16,6 +16,8 @@ use crate::sql::{list, maybe_time, value};
 
 /// Rows that one claim looks at, at most.
 const LOOK_MAX: usize = 20_000;
+/// Rows that one look at types reads, at most.
+const WINDOW_MAX: usize = 4_000;
 /// Rounds of one claim, at most.
 const ROUNDS_MAX: usize = 24;
 /// Later rows looked at for the next due time, where types are chosen.
@@ -36,8 +38,23 @@ struct LaneWork {
     intact: bool,
     passed: Option<Position>,
     last: Option<Position>,
-    choice: u64,
+    /// Rows that the next look at types reads: more each time that too little was found.
+    window: usize,
+    /// The types wanted when this claim began to read; `None` when all were.
+    chosen: Option<Vec<u32>>,
 }
+
+/// What is to be locked of a lane.
+#[derive(Debug)]
+enum Ask {
+    /// So many rows from where the lane has come to.
+    Rows(usize),
+    /// These rows, which were found without locks.
+    These(Vec<Position>),
+}
+
+/// A queue's index, a lane's index in it, and what is asked of it.
+type Plan = (usize, usize, Ask);
 
 /// A queue with its lanes: suspects first, then by priority.
 #[derive(Debug)]
@@ -149,7 +166,7 @@ impl<'a> Offer<'a> {
     }
 
     /// One lane of each queue that has something due, and how much to read of it, so that together they fill the room.
-    fn plan(&self, admission: &Admission<'_>) -> Vec<(usize, usize, usize)> {
+    fn plan(&self, admission: &Admission<'_>) -> Vec<Plan> {
         let now = self.now.as_micros();
         let suspects = admission.suspect_room();
         let open = |work: &LaneWork| work.first <= now && !work.exhausted && (!work.lane.suspect || suspects > 0);
@@ -163,64 +180,79 @@ impl<'a> Offer<'a> {
         let share = admission.room().div_ceil(hungry.len().max(1));
         let limit =
             |queue: usize, lane: usize| if self.queues[queue].lanes[lane].lane.suspect { suspects } else { share };
-        hungry.into_iter().map(|(queue, lane)| (queue, lane, limit(queue, lane) + self.avoided.len())).collect()
+        hungry
+            .into_iter()
+            .map(|(queue, lane)| (queue, lane, Ask::Rows(limit(queue, lane) + self.avoided.len())))
+            .collect()
     }
 
-    /// The types to ask for in this queue, with `AND` before them.
-    fn type_condition(&self, queue: usize) -> (String, u64) {
+    /// The types that are wanted of this queue; `None` when all are.
+    fn wanted(&self, queue: usize) -> Option<Vec<u32>> {
         if self.queues[queue].fails_others {
-            return (String::new(), 0);
+            return None;
         }
-        let spent = |id: &u32| self.limited.iter().any(|(limited, left)| limited == id && *left == 0);
+        let spent = |id: u32| self.limited.iter().any(|(limited, left)| *limited == id && *left == 0);
         if self.serves_all && self.limited.iter().all(|(_, left)| *left > 0) {
-            return (String::new(), 0);
+            return None;
         }
-        let mut types: Vec<u32> = self.served.iter().filter(|id| !spent(id)).copied().collect();
-        types.sort_unstable();
-        let mut choice = DefaultHasher::new();
-        types.hash(&mut choice);
-        let condition =
-            if types.is_empty() { " AND FALSE".to_owned() } else { format!(" AND type_id IN ({})", list(&types)) };
-        (condition, choice.finish() | 1)
+        Some(self.served.iter().copied().filter(|id| !spent(*id)).collect())
     }
 
-    /// Where types are chosen, first looks without locks, so that rows of others are not locked in vain.
-    async fn look(
-        &mut self,
-        inner: &Inner,
-        conn: &mut Conn,
-        plans: Vec<(usize, usize, usize)>,
-    ) -> Result<Vec<(usize, usize, usize)>, Failure> {
+    /// Where types are chosen, first looks without locks: rows of others that were locked on the way to ours would be missed
+    /// by the claims that they are for. Each look reads a bounded part.
+    async fn look(&mut self, inner: &Inner, conn: &mut Conn, mut plans: Vec<Plan>) -> Result<Vec<Plan>, Failure> {
         let now = self.now;
         let mut asked = Vec::new();
         let mut sql = Vec::new();
-        for &(queue, lane, _) in &plans {
-            let (condition, choice) = self.type_condition(queue);
-            let work = &mut self.queues[queue].lanes[lane];
-            let origin = work.begin(inner, choice, now);
-            if !condition.is_empty() {
-                asked.push((queue, lane));
-                sql.push(format!(
-                    "SELECT EXISTS (SELECT 1 FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{} AND run_at <= {}{condition})",
-                    work.lane.condition(),
-                    origin.condition(),
-                    now.as_micros()
-                ));
-            }
+        for (index, (queue, lane, ask)) in plans.iter().enumerate() {
+            let wanted = self.wanted(*queue);
+            let work = &mut self.queues[*queue].lanes[*lane];
+            let origin = work.begin(inner, wanted.as_deref(), now);
+            let (Some(wanted), Ask::Rows(limit)) = (wanted, ask) else { continue };
+            work.window = (work.window * 4).clamp(limit * 4, WINDOW_MAX);
+            sql.push(format!(
+                "SELECT run_at, task_id, type_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{} AND run_at <= {} \
+                 ORDER BY run_at, task_id LIMIT {}",
+                work.lane.condition(),
+                origin.condition(),
+                now.as_micros(),
+                work.window
+            ));
+            asked.push((index, wanted, *limit));
         }
         if sql.is_empty() {
             return Ok(plans);
         }
         let replies = conn.run(sql.join("; ")).await?;
-        let mut without = HashSet::new();
-        for ((queue, lane), reply) in asked.into_iter().zip(&replies) {
-            let found: i64 = reply.rows.first().map_or(Ok(0), |row| value(row, 0))?;
-            if found == 0 {
-                self.queues[queue].lanes[lane].exhausted = true;
-                without.insert((queue, lane));
+        for ((index, wanted, limit), reply) in asked.into_iter().zip(&replies) {
+            let (queue, lane, ask) = &mut plans[index];
+            let work = &mut self.queues[*queue].lanes[*lane];
+            work.exhausted = reply.rows.len() < work.window;
+            let mut these = Vec::new();
+            for row in &reply.rows {
+                if these.len() == limit {
+                    work.exhausted = false;
+                    break;
+                }
+                self.looked += 1;
+                let (position, type_id) = ((value(row, 0)?, value(row, 1)?), value::<u32>(row, 2)?);
+                work.last = Some(position);
+                let is_avoided = TaskId::new(position.1).is_none_or(|id| self.avoided.contains(&id));
+                if is_avoided {
+                    work.intact = false;
+                } else if wanted.contains(&type_id) {
+                    these.push(position);
+                } else if work.chosen.as_ref().is_some_and(|chosen| !chosen.contains(&type_id)) {
+                    work.pass(position, these.is_empty());
+                } else {
+                    work.intact = false;
+                }
             }
+            work.next = work.last.map(Origin::After).or(work.next);
+            *ask = Ask::These(these);
         }
-        Ok(plans.into_iter().filter(|(queue, lane, _)| !without.contains(&(*queue, *lane))).collect())
+        plans.retain(|(_, _, ask)| !matches!(ask, Ask::These(these) if these.is_empty()));
+        Ok(plans)
     }
 
     /// Locks and judges. `false` when the session is fenced.
@@ -228,20 +260,28 @@ impl<'a> Offer<'a> {
         &mut self,
         inner: &Inner,
         conn: &mut Conn,
-        plans: &[(usize, usize, usize)],
+        plans: &[Plan],
         admission: &mut Admission<'_>,
         judged: &mut Judged,
     ) -> Result<bool, Failure> {
         let mut sql = Vec::new();
-        for &(queue, lane, limit) in plans {
-            let (condition, _) = self.type_condition(queue);
-            let work = &self.queues[queue].lanes[lane];
+        for (queue, lane, ask) in plans {
+            let work = &self.queues[*queue].lanes[*lane];
+            let rows = match ask {
+                Ask::Rows(limit) => format!(
+                    "{} AND run_at <= {} ORDER BY run_at, task_id LIMIT {limit}",
+                    work.next.unwrap_or(Origin::Head).condition(),
+                    self.now.as_micros()
+                ),
+                Ask::These(these) => format!(
+                    " AND (run_at, task_id) IN ({}) ORDER BY run_at, task_id",
+                    list(these.iter().map(|(run_at, task)| format!("({run_at},{task})")))
+                ),
+            };
             sql.push(format!(
-                "SELECT run_at, task_id, type_id, deadline_at, body_bytes FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{} \
-                 AND run_at <= {}{condition} ORDER BY run_at, task_id LIMIT {limit} FOR UPDATE SKIP LOCKED",
+                "SELECT run_at, task_id, type_id, deadline_at, body_bytes FROM queue_ready FORCE INDEX (PRIMARY) \
+                 WHERE {}{rows} FOR UPDATE SKIP LOCKED",
                 work.lane.condition(),
-                work.next.unwrap_or(Origin::Head).condition(),
-                self.now.as_micros()
             ));
         }
         let mut replies = if self.begun {
@@ -260,9 +300,12 @@ impl<'a> Offer<'a> {
             replies
         };
         let mut is_refreshed = false;
-        for (&(queue, lane, limit), reply) in plans.iter().zip(&mut replies) {
-            self.looked += reply.rows.len().max(1);
-            self.queues[queue].lanes[lane].exhausted = reply.rows.len() < limit;
+        for ((queue, lane, ask), reply) in plans.iter().zip(&mut replies) {
+            let (queue, lane) = (*queue, *lane);
+            if let Ask::Rows(limit) = ask {
+                self.looked += reply.rows.len().max(1);
+                self.queues[queue].lanes[lane].exhausted = reply.rows.len() < *limit;
+            }
             for row in &reply.rows {
                 let (run_at, task): (i64, u64) = (value(row, 0)?, value(row, 1)?);
                 let Some(id) = TaskId::new(task) else { continue };
@@ -273,8 +316,10 @@ impl<'a> Offer<'a> {
                 }
                 let work = &mut self.queues[queue];
                 let lane_work = &mut work.lanes[lane];
-                lane_work.next = Some(Origin::After((run_at, task)));
-                lane_work.last = Some((run_at, task));
+                if matches!(ask, Ask::Rows(_)) {
+                    lane_work.next = Some(Origin::After((run_at, task)));
+                    lane_work.last = Some((run_at, task));
+                }
                 let Some(task_type) = inner.names.task_type(type_id).filter(|_| !self.avoided.contains(&id)) else {
                     lane_work.intact = false;
                     continue;
@@ -319,10 +364,22 @@ impl<'a> Offer<'a> {
         Ok(true)
     }
 
+    /// The condition that a task of this queue is within the scope, with `AND` before it.
+    fn reach(&self, queue: usize) -> String {
+        if self.serves_all || self.queues[queue].fails_others {
+            String::new()
+        } else if self.served.is_empty() {
+            " AND FALSE".to_owned()
+        } else {
+            format!(" AND type_id IN ({})", list(&self.served))
+        }
+    }
+
     /// When the next task that this scope could take is due, in the same round trip as the commit.
     pub(super) async fn next_due_and_commit(&self, conn: &mut Conn) -> Result<Option<Timestamp>, Failure> {
         let now = self.now.as_micros();
         let suspects = self.request.capacity.suspects > 0;
+        let is_spent = self.limited.iter().any(|(id, left)| *left == 0 && self.served.contains(id));
         let lanes = || {
             let queues = self.queues.iter().enumerate();
             queues.flat_map(|(queue, work)| work.lanes.iter().map(move |lane| (queue, lane)))
@@ -330,12 +387,15 @@ impl<'a> Offer<'a> {
         let mut sql = Vec::new();
         let mut next: Option<i64> = None;
         for (queue, work) in lanes().filter(|(_, work)| !work.lane.suspect || suspects) {
-            let (condition, _) = self.type_condition(queue);
+            let condition = self.reach(queue);
             if work.next.is_none() && condition.is_empty() {
                 next = Some(next.map_or(work.first, |next| next.min(work.first)));
                 continue;
             }
-            let place = if work.exhausted {
+            let place = if is_spent {
+                // What was left because its type has no room is due all the same.
+                String::new()
+            } else if work.exhausted {
                 format!(" AND run_at > {now}")
             } else {
                 work.next.unwrap_or(Origin::Head).condition()
@@ -365,12 +425,22 @@ impl<'a> Offer<'a> {
         let read = self.queues.iter().flat_map(|queue| &queue.lanes).filter(|work| work.next.is_some());
         read.map(|work| Seen {
             lane: work.lane,
-            choice: work.choice,
+            choice: choice(work.chosen.as_deref()),
             passed: work.passed,
             swept: work.is_sweep.then_some(if work.exhausted { None } else { work.last }),
         })
         .collect()
     }
+}
+
+/// The number of a choice of types; 0 is all of them.
+fn choice(wanted: Option<&[u32]>) -> u64 {
+    let Some(wanted) = wanted else { return 0 };
+    let mut types = wanted.to_vec();
+    types.sort_unstable();
+    let mut hasher = DefaultHasher::new();
+    types.hash(&mut hasher);
+    hasher.finish() | 1
 }
 
 impl LaneWork {
@@ -384,17 +454,25 @@ impl LaneWork {
             intact: true,
             passed: None,
             last: None,
-            choice: 0,
+            window: 0,
+            chosen: None,
+        }
+    }
+
+    /// Notes that a row is of no use, where nothing before it is left.
+    fn pass(&mut self, position: Position, is_next: bool) {
+        if is_next && self.intact {
+            self.passed = Some(position);
         }
     }
 
     /// Where to read; at first where the lane was passed before, or from the head when it is time to look there again.
-    fn begin(&mut self, inner: &Inner, choice: u64, now: Timestamp) -> Origin {
+    fn begin(&mut self, inner: &Inner, wanted: Option<&[u32]>, now: Timestamp) -> Origin {
         if let Some(next) = self.next {
             return next;
         }
-        let start = inner.lanes.start(self.lane, choice, now);
-        self.choice = choice;
+        let start = inner.lanes.start(self.lane, choice(wanted), now);
+        self.chosen = wanted.map(<[u32]>::to_vec);
         self.is_sweep = start.sweep.is_some();
         let origin = start.sweep.unwrap_or(start.from);
         self.next = Some(origin);

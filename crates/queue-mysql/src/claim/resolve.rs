@@ -26,12 +26,15 @@ impl Operation for ResolveClaim {
 
     async fn attempt(&mut self, inner: &Inner, conn: &mut Conn) -> Result<Resolved, Failure> {
         let (session, claim) = (self.session, self.claim);
-        // While the claim's own transaction is under way, this waits for it; once this is there, the claim's insert fails.
+        // While the claim's own transaction is under way, this waits for it; once this is there, the claim's insert fails. A
+        // session that is fenced or gone needs none: a claim holds the session's row, so none can be under way.
         let tombstone = format!(
-            "INSERT INTO queue_claim (id, session_id, created_at, members) VALUES ({claim}, {session}, {CLOCK}, '')"
+            "INSERT INTO queue_claim (id, session_id, created_at, members) SELECT {claim}, id, {CLOCK}, '' \
+             FROM queue_session WHERE id = {session} AND fenced_at IS NULL LOCK IN SHARE MODE"
         );
         match conn.run_committing(tombstone).await {
-            Ok(_) => return Ok(Resolved::Void),
+            Ok(replies) if replies.first().is_some_and(|reply| reply.affected > 0) => return Ok(Resolved::Void),
+            Ok(_) => {}
             Err(error) if classify(&error) == Class::Duplicate => conn.rollback().await?,
             Err(error) => return Err(error.into()),
         }
@@ -40,7 +43,7 @@ impl Operation for ResolveClaim {
         let now = time(now, 0)?;
         let members: Option<Vec<u8>> =
             replies.get(1).and_then(|reply| reply.rows.first()).map(|row| value(row, 0)).transpose()?;
-        let Some(members) = members else { return Err(Failure::Again("claim_gone")) };
+        let Some(members) = members else { return Ok(Resolved::Void) };
         let ids = list(decode(&members));
         if ids.is_empty() {
             return Ok(Resolved::Void);
@@ -66,6 +69,7 @@ impl Operation for ResolveClaim {
             }
         }
         inner.held.take(claim, session, held);
-        Ok(Resolved::Committed(Claimed { now, tasks, ended: Vec::new(), next_due: None }))
+        // A resolve has no scope: there may be more right away.
+        Ok(Resolved::Committed(Claimed { now, tasks, ended: Vec::new(), next_due: Some(now) }))
     }
 }

@@ -13,7 +13,7 @@ use crate::error::Failure;
 use crate::held::Member;
 use crate::inner::Inner;
 use crate::members::encode;
-use crate::row::{COLUMNS, COLUMNS_LEN, Defect, Move, ReadyKey, TaskRow, delete_ready, moves};
+use crate::row::{COLUMNS, COLUMNS_LEN, Defect, Move, ReadyKey, TaskRow, delete_ready, lock_sql, moves, read_sql};
 use crate::sql::{list, value};
 
 /// A row that may run.
@@ -68,12 +68,12 @@ impl Judged {
         // Two rows where one may be is an error: the count of rows changed must be the count of rows taken.
         let guard = format!("SELECT IF(ROW_COUNT() = {count}, 1, (SELECT 1 UNION SELECT 2))");
         let sql = format!(
-            "{}; UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = attempt + 1, claims = claims + 1, \
+            "{}; UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = LEAST(attempt, 65534) + 1, claims = LEAST(claims, 4294967294) + 1, \
              claim_id = {claim}, started_at = {started}, progress = NULL, progress_message = NULL WHERE id IN ({ids}) AND \
              status = 0; {guard}; INSERT INTO queue_claim (id, session_id, created_at, members) VALUES ({claim}, {}, \
              {started}, {}); SELECT {COLUMNS}, p.content_type, p.body FROM queue_task AS t FORCE INDEX (PRIMARY) \
              LEFT JOIN queue_payload AS p ON p.task_id = t.id WHERE t.id IN ({ids})",
-            delete_ready(keys.iter().copied()),
+            delete_ready(inner.server.flavor, keys.iter().copied()).join("; "),
             request.session,
             encode(keys.iter().map(|key| key.task)),
         );
@@ -117,11 +117,8 @@ impl Judged {
         let reasons: HashMap<TaskId, FailureReason> = self.ends.iter().copied().collect();
         let mut ids: Vec<_> = reasons.keys().copied().collect();
         ids.sort_unstable();
-        let sql = format!(
-            "SELECT {COLUMNS} FROM queue_task AS t FORCE INDEX (PRIMARY) LEFT JOIN queue_payload AS p ON p.task_id = t.id \
-             WHERE t.id IN ({}) ORDER BY t.id FOR UPDATE",
-            list(&ids)
-        );
+        let ids = list(&ids);
+        let sql = format!("{}; {}", lock_sql(&ids, ""), read_sql(&ids));
         let rows = conn.run(sql).await?.pop().unwrap_or_default().rows;
         let mut moved = Vec::new();
         let mut ended = Vec::new();
@@ -140,18 +137,14 @@ impl Judged {
             ended.push(Ended { id: before.id, task_type, reason });
             moved.push(Move { before, after });
         }
-        conn.run(moves(&moved).join("; ")).await?;
+        conn.run(moves(inner.server.flavor, &moved).join("; ")).await?;
         Ok(ended)
     }
 
     /// Those of the rows that somebody else has locked right now.
     pub(super) async fn locked_by_others(&self, conn: &mut Conn) -> Result<Vec<TaskId>, Failure> {
         let ids: Vec<_> = self.all_ids();
-        let sql = format!(
-            "SELECT id FROM queue_task FORCE INDEX (PRIMARY) WHERE id IN ({}) ORDER BY id FOR UPDATE SKIP LOCKED",
-            list(&ids)
-        );
-        let rows = conn.begin(&sql).await?.pop().unwrap_or_default().rows;
+        let rows = conn.begin(&lock_sql(&list(&ids), " SKIP LOCKED")).await?.pop().unwrap_or_default().rows;
         let mut free = Vec::with_capacity(rows.len());
         for row in &rows {
             free.push(value::<u64>(row, 0)?);
