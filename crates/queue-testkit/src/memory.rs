@@ -13,6 +13,7 @@ mod ready;
 mod reaping;
 mod serving;
 mod settling;
+mod transaction;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,7 @@ use queue_core::{StoreLimits, Timestamp};
 
 use self::database::Database;
 pub use self::looking::AuditEntry;
+pub use self::transaction::MemoryTransaction;
 use crate::clock::SystemClock;
 
 /// Where a [`MemoryStore`] reads its now. It is read once for each call, under the store's lock.

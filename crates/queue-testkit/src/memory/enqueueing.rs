@@ -17,6 +17,15 @@ enum Plan {
     Write,
 }
 
+impl Plan {
+    const fn answer(self, id: TaskId) -> Enqueued {
+        match self {
+            Self::Repeat | Self::Write => Enqueued::Created(id),
+            Self::Existing(existing) => Enqueued::Existing(existing),
+        }
+    }
+}
+
 /// Refuses what is over the limits.
 pub(super) fn check_sizes(limits: &StoreLimits, batch: &[NewTask]) -> Result<(), StoreError> {
     if batch.len() > limits.batch_max {
@@ -51,16 +60,18 @@ impl Database {
         let plans = self.plan(batch)?;
         let mut answers = Vec::with_capacity(batch.len());
         for (task, plan) in batch.iter().zip(plans) {
-            answers.push(match plan {
-                Plan::Repeat => Enqueued::Created(task.id),
-                Plan::Existing(id) => Enqueued::Existing(id),
-                Plan::Write => {
-                    self.write(task, now);
-                    Enqueued::Created(task.id)
-                }
-            });
+            if matches!(plan, Plan::Write) {
+                self.write(task, now);
+            }
+            answers.push(plan.answer(task.id));
         }
         Ok(answers)
+    }
+
+    /// What [`enqueue`](Self::enqueue) would answer now.
+    pub(super) fn answers(&self, batch: &[NewTask]) -> Result<Vec<Enqueued>, StoreError> {
+        let plans = self.plan(batch)?;
+        Ok(batch.iter().zip(plans).map(|(task, plan)| plan.answer(task.id)).collect())
     }
 
     fn plan(&self, batch: &[NewTask]) -> Result<Vec<Plan>, StoreError> {

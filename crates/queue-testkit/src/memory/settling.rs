@@ -30,6 +30,16 @@ impl Database {
         Ok(batch.iter().map(|item| self.settle_one(item, limits, now)).collect())
     }
 
+    /// What [`settle`](Self::settle) would answer now.
+    pub(super) fn would_settle(&self, item: &Settle, now: Timestamp) -> Settled {
+        let Some(row) = self.rows.get(&item.task) else { return Settled::Stale };
+        match transition(&row.state, &event(item), now) {
+            Ok(_) => Settled::Applied,
+            Err(TransitionError::AlreadySettled) => Settled::Already(row.state.status),
+            Err(_) => Settled::Stale,
+        }
+    }
+
     /// A settlement that would leave a row that cannot be is refused with the whole batch: nothing may write such a row.
     fn check_settle(&self, item: &Settle, now: Timestamp) -> Result<(), StoreError> {
         let state = self.rows.get(&item.task).and_then(|row| transition(&row.state, &event(item), now).ok());
@@ -40,12 +50,10 @@ impl Database {
     }
 
     fn settle_one(&mut self, item: &Settle, limits: &StoreLimits, now: Timestamp) -> Settled {
-        let Some(row) = self.rows.get(&item.task) else { return Settled::Stale };
-        let before = row.state.clone();
-        match self.apply(item.task, &event(item), now) {
-            Ok(()) => {}
-            Err(TransitionError::AlreadySettled) => return Settled::Already(before.status),
-            Err(_) => return Settled::Stale,
+        let answer = self.would_settle(item, now);
+        let Some(before) = self.rows.get(&item.task).map(|row| row.state.clone()) else { return Settled::Stale };
+        if answer != Settled::Applied || self.apply(item.task, &event(item), now).is_err() {
+            return answer;
         }
         self.leave_claim(item.claim, item.task);
         let Some(row) = self.rows.get_mut(&item.task) else { return Settled::Stale };
