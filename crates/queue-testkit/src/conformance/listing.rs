@@ -17,6 +17,9 @@ async fn paged(store: &Subject, filter: &Filter, limit: usize) -> Vec<TaskRecord
         let after = all.last().map(|last| filter.position(last));
         let page = store.list(filter.clone(), Page { after, limit }).await.unwrap();
         assert!(page.len() <= limit);
+        if let (Some(after), Some(first)) = (after, page.first()) {
+            assert!(after < filter.position(first), "a page begins after the one before");
+        }
         let last = page.len() < limit;
         all.extend(page);
         if last {
