@@ -4,7 +4,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`memory`] | [`MemoryStore`], the reference store; deterministic, with transactions |
-//! | [`conformance`] | the suite: one master list of cases, one test a case |
+//! | [`mod@conformance`] | the suite: one master list of cases, one test a case |
 //! | [`faulty`] | [`FaultyStore`], any store with errors, delays and lost answers in between |
 //! | [`clock`], [`entropy`] | a clock that is moved by hand, random bits out of a seed |
 //! | [`recorder`] | an observer that remembers |
