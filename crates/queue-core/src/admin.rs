@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::error::StoreError;
 use crate::ids::TaskId;
-use crate::machine::{FailureReason, Status, TransitionError};
+use crate::machine::{Event, FailureReason, Status, TaskState, TransitionError, transition};
 use crate::names::{QueueName, TaskType};
 use crate::record::{AttemptRecord, TaskRecord};
 use crate::session::SessionRecord;
@@ -97,6 +97,47 @@ impl Action {
             Self::Delete => "delete",
         }
     }
+
+    /// What it comes to for a task that stands like this.
+    ///
+    /// # Errors
+    ///
+    /// When the action does not go with where the task stands; nothing changes then.
+    pub fn on(self, task: &TaskState, now: Timestamp) -> Result<Effect, TransitionError> {
+        let event = match self {
+            Self::Cancel => Event::Cancel,
+            Self::Retry => Event::Retry,
+            Self::Delete if task.status == Status::Running => {
+                return Err(TransitionError::Illegal { status: task.status, event: self.as_str() });
+            }
+            Self::Delete => return Ok(Effect::Delete),
+        };
+        let next = transition(task, &event, now)?;
+        Ok(if next.status == Status::Running { Effect::Signal(next) } else { Effect::Move(next) })
+    }
+}
+
+/// What an [`Action`] comes to for one task. Stores carry it out and decide nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Effect {
+    /// It moves to this state.
+    Move(TaskState),
+    /// It goes on running, and its handler is told; its state is this one then.
+    Signal(TaskState),
+    /// Every trace of it is removed.
+    Delete,
+}
+
+impl Effect {
+    /// The answer, once it is carried out.
+    #[must_use]
+    pub const fn acted(&self) -> Acted {
+        match self {
+            Self::Move(_) | Self::Delete => Acted::Done,
+            Self::Signal(_) => Acted::Signalled,
+        }
+    }
 }
 
 /// On which tasks.
@@ -113,6 +154,47 @@ pub enum Selection {
     },
 }
 
+impl Selection {
+    /// Refuses an empty filter: it matches every task, which nobody is taken to mean.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Other`] for an empty filter.
+    pub fn check(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Matching { filter, .. } if filter.is_empty() => {
+                Err(StoreError::other("an empty filter matches every task; name a condition"))
+            }
+            Self::Ids(_) | Self::Matching { .. } => Ok(()),
+        }
+    }
+
+    /// The ids of the tasks, found page by page of at most `page_max`, so that a long list is never held as a whole.
+    ///
+    /// # Errors
+    ///
+    /// For an empty filter, and when the store fails.
+    pub async fn ids<A: TaskAdmin + ?Sized>(self, admin: &A, page_max: usize) -> Result<Vec<TaskId>, StoreError> {
+        self.check()?;
+        let (filter, limit) = match self {
+            Self::Ids(ids) => return Ok(ids),
+            Self::Matching { filter, limit } => (filter, limit),
+        };
+        let mut ids = Vec::new();
+        let mut after = None;
+        while ids.len() < limit {
+            let page = Page { after, limit: (limit - ids.len()).min(page_max) };
+            let tasks = admin.list(filter.clone(), page).await?;
+            after = tasks.last().map(|task| filter.position(task));
+            ids.extend(tasks.iter().map(|task| task.id));
+            if tasks.len() < page.limit {
+                break;
+            }
+        }
+        Ok(ids)
+    }
+}
+
 /// What became of an [`Action`] on one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acted {
@@ -124,6 +206,14 @@ pub enum Acted {
     NotFound,
     /// It does not go with where the task stands; nothing was changed.
     Refused(TransitionError),
+}
+
+impl Acted {
+    /// Whether anything was changed, which is what the audit counts.
+    #[must_use]
+    pub const fn is_change(self) -> bool {
+        matches!(self, Self::Done | Self::Signalled)
+    }
 }
 
 /// A number that was not counted beyond a bound.
@@ -213,7 +303,7 @@ pub trait TaskAdmin: Send + Sync + Debug {
     ///
     /// # Contract
     ///
-    /// Each task moves by [`transition`](crate::transition). A running task is never waited for: cancelling it
+    /// Each task moves by [`transition`]. A running task is never waited for: cancelling it
     /// writes a signal, which its session's next renewal brings.
     ///
     /// # Atomicity
@@ -245,6 +335,23 @@ mod tests {
     fn counts_are_bounded() {
         assert_eq!(Count::bounded(10_000), Count { number: 10_000, more: false });
         assert_eq!(Count::bounded(10_001), Count { number: 10_000, more: true });
+    }
+
+    #[test]
+    fn an_action_is_a_transition_or_a_removal() {
+        let now = Timestamp::from_micros(9);
+        let queued = TaskState::enqueued(now, now, 3, crate::Budget::NONE);
+        let claim = Event::Claim(crate::ClaimId::from_random(2));
+        let running = transition(&queued, &claim, now).unwrap();
+        let acted = |action: Action, task: &TaskState| action.on(task, now).map(|effect| effect.acted());
+        assert_eq!(acted(Action::Cancel, &queued), Ok(Acted::Done));
+        assert_eq!(acted(Action::Cancel, &running), Ok(Acted::Signalled));
+        assert_eq!(acted(Action::Delete, &queued), Ok(Acted::Done));
+        let refused = TransitionError::Illegal { status: Status::Running, event: "delete" };
+        assert_eq!(acted(Action::Delete, &running), Err(refused));
+        assert!(matches!(acted(Action::Retry, &queued), Err(TransitionError::Illegal { event: "retry", .. })));
+        assert_eq!([Acted::Done, Acted::Signalled].map(Acted::is_change), [true; 2]);
+        assert_eq!([Acted::NotFound, Acted::Refused(refused)].map(Acted::is_change), [false; 2]);
     }
 
     #[test]

@@ -70,16 +70,13 @@ impl<'a> Admission<'a> {
     /// Judges one due row and, when it runs, takes it off the account.
     pub fn admit(&mut self, candidate: &Candidate<'_>) -> Verdict {
         let served = self.scope.serves(candidate.queue, candidate.task_type);
-        let unregistered = !served
-            && self.scope.queues.contains(candidate.queue)
-            && self.scope.fail_unregistered.contains(candidate.queue);
-        if !served && !unregistered {
+        if !served && !self.scope.reaches(candidate.queue, candidate.task_type) {
             return Verdict::Skip;
         }
         if candidate.deadline_at.is_some_and(|deadline| deadline <= self.now) {
             return self.end(Verdict::Expire);
         }
-        if unregistered {
+        if !served {
             return self.end(Verdict::Unregister);
         }
         if self.left.tasks == 0 || (self.admitted > 0 && candidate.bytes > self.left.bytes) {

@@ -68,6 +68,12 @@ impl Scope {
     pub fn serves(&self, queue: &QueueName, task_type: &TaskType) -> bool {
         self.queues.contains(queue) && self.types.contains(task_type)
     }
+
+    /// Whether a claim would do anything with such a task: run it or, where its type is not registered, fail it.
+    #[must_use]
+    pub fn reaches(&self, queue: &QueueName, task_type: &TaskType) -> bool {
+        self.serves(queue, task_type) || (self.queues.contains(queue) && self.fail_unregistered.contains(queue))
+    }
 }
 
 /// How much a claim may take.
@@ -225,7 +231,11 @@ mod tests {
         let scope = Scope::of([TaskType::new("a")]);
         assert!(scope.serves(&QueueName::DEFAULT, &TaskType::new("a")));
         assert!(!scope.serves(&QueueName::DEFAULT, &TaskType::new("b")));
-        let nowhere = Scope { queues: Queues::none(), ..scope };
+        let strict = Scope { fail_unregistered: Queues::All, ..scope.clone() };
+        assert!(strict.reaches(&QueueName::DEFAULT, &TaskType::new("b")));
+        assert!(!scope.reaches(&QueueName::DEFAULT, &TaskType::new("b")));
+        let nowhere = Scope { queues: Queues::none(), ..strict };
         assert!(!nowhere.serves(&QueueName::DEFAULT, &TaskType::new("a")));
+        assert!(!nowhere.reaches(&QueueName::DEFAULT, &TaskType::new("a")));
     }
 }

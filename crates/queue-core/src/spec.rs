@@ -38,6 +38,9 @@ impl Start {
 /// The longest idempotency key, in bytes.
 pub const KEY_BYTES_MAX: usize = 128;
 
+/// How long an idempotency key is kept at least, also when its task is pruned before.
+pub const KEY_KEPT: Duration = Duration::from_secs(24 * 3600);
+
 /// A key under which a producer enqueues a task of some type at most once. A repeat with the same payload finds the first
 /// task; a repeat with another payload is a conflict. Keys are kept until the task is pruned, and for 24 h at least.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

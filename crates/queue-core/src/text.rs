@@ -5,6 +5,12 @@ use std::fmt;
 /// The longest error text kept, in bytes.
 pub const ERROR_BYTES_MAX: usize = 4096;
 
+/// The beginning of a text, at most this many bytes, cut at a character's boundary.
+#[must_use]
+pub fn cut(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
+}
+
 /// The text of a handler's error, cut to [`ERROR_BYTES_MAX`] bytes at a character's boundary.
 ///
 /// It may quote what the handler worked on: it is stored, and shown to who may see the task, but never logged. Its
@@ -49,6 +55,11 @@ impl fmt::Debug for ErrorText {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_text_is_cut_between_characters() {
+        assert_eq!([cut("aé", 2), cut("aé", 3), cut("aé", 99), cut("é", 0)], ["a", "aé", "aé", ""]);
+    }
 
     #[test]
     fn is_cut_between_characters_and_hidden_in_debug() {

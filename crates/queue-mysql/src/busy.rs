@@ -59,9 +59,7 @@ impl IsBusy {
         for row in &rows {
             let names = inner.names.task_type(value(row, 0)?).zip(inner.names.queue(value(row, 1)?));
             let Some((task_type, queue)) = names else { continue };
-            let scope = &self.scope;
-            let failed_here = scope.queues.contains(&queue) && scope.fail_unregistered.contains(&queue);
-            if scope.serves(&queue, &task_type) || failed_here {
+            if self.scope.reaches(&queue, &task_type) {
                 return Ok(true);
             }
         }

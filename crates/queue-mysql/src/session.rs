@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use queue_core::reap::StoreTime;
 use queue_core::session::{Renewal, SessionSpec, Signals};
+use queue_core::text::cut;
 use queue_core::time::micros;
 use queue_core::{ClaimId, QueueName, SessionId, TaskId};
 use sqlx::mysql::MySqlArguments;
@@ -23,11 +24,6 @@ fn lease_end(lease: Duration) -> String {
     format!("IF({length} > {max} - @queue_now, {max}, @queue_now + {length})")
 }
 
-/// Cuts a text to what its column keeps.
-pub(crate) fn cut(text: &str, bytes_max: usize) -> String {
-    text[..text.floor_char_boundary(bytes_max)].to_owned()
-}
-
 /// Opens a session, or renews the one that is there.
 pub(crate) struct OpenSession {
     pub(crate) spec: SessionSpec,
@@ -41,9 +37,9 @@ impl Operation for OpenSession {
     async fn attempt(&mut self, inner: &Inner, conn: &mut Conn) -> Result<Renewal, Failure> {
         let SessionSpec { id, name, host, version, lease } = &self.spec;
         let mut arguments = MySqlArguments::default();
-        add(&mut arguments, cut(name, 64))?;
-        add(&mut arguments, cut(host, 64))?;
-        add(&mut arguments, cut(version, 32))?;
+        add(&mut arguments, cut(name, 64).to_owned())?;
+        add(&mut arguments, cut(host, 64).to_owned())?;
+        add(&mut arguments, cut(version, 32).to_owned())?;
         let sql = format!(
             "INSERT INTO queue_session (id, name, host, version, opened_at, lease_until, fenced_at, drain) \
              VALUES ({id}, ?, ?, ?, @queue_now, {}, NULL, 0) ON DUPLICATE KEY UPDATE drain = drain",

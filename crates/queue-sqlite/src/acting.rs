@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use queue_core::admin::{Acted, Action, Pause};
-use queue_core::{Event, QueueName, SessionId, Status, StoreError, TaskId, TransitionError, transition};
+use queue_core::admin::{Acted, Action, Effect, Pause};
+use queue_core::spec::KEY_KEPT;
+use queue_core::text::cut;
+use queue_core::{QueueName, SessionId, Status, TaskId};
 use rusqlite::params;
 
-use crate::session::cut;
 use crate::task::TaskRow;
 use crate::work::{Id as _, Result, Work, clamped};
 
@@ -35,8 +36,6 @@ pub(crate) const OLD_ORPHANS: &str =
     "SELECT type_id, key FROM queue_idempotency WHERE orphan = 1 AND created_at <= ?1 LIMIT ?2";
 const DROP_KEY: &str = "DELETE FROM queue_idempotency WHERE type_id = ?1 AND key = ?2";
 
-/// How long an idempotency key is kept at least.
-const KEY_KEPT: Duration = Duration::from_secs(24 * 3600);
 const ACTOR_BYTES_MAX: usize = 64;
 
 /// Where an action is written down: the first batch makes the entry, later ones add to it.
@@ -54,7 +53,7 @@ pub(crate) fn act(work: &Work<'_>, ids: &[TaskId], entry: &Entry) -> Result<(Vec
     for &id in ids {
         acted.push((id, act_on(work, id, entry.action)?));
     }
-    let changed = acted.iter().filter(|(_, acted)| matches!(acted, Acted::Done | Acted::Signalled)).count();
+    let changed = acted.iter().filter(|(_, acted)| acted.is_change()).count();
     let audit = match entry.id {
         None => note(work, &entry.actor, entry.action.as_str(), "tasks", changed)?,
         Some(audit) => {
@@ -67,28 +66,20 @@ pub(crate) fn act(work: &Work<'_>, ids: &[TaskId], entry: &Entry) -> Result<(Vec
 
 fn act_on(work: &Work<'_>, id: TaskId, action: Action) -> Result<Acted> {
     let Some(row) = TaskRow::load(work, id)? else { return Ok(Acted::NotFound) };
-    let status = row.state.status;
-    let refused = Acted::Refused(TransitionError::Illegal { status, event: action.as_str() });
-    let event = match action {
-        Action::Cancel => Event::Cancel,
-        Action::Retry => Event::Retry,
-        Action::Delete if status == Status::Running => return Ok(refused),
-        Action::Delete => {
+    let effect = match action.on(&row.state, work.now) {
+        Ok(effect) => effect,
+        Err(error) => return Ok(Acted::Refused(error)),
+    };
+    match &effect {
+        Effect::Move(to) | Effect::Signal(to) => row.advance(work, to)?,
+        Effect::Delete => {
             row.leave(work, &row.state)?;
             work.execute(DROP_TASK, [id.number()])?;
             work.execute(DROP_KEYS, [id.number()])?;
             drop_traces(work, id)?;
-            return Ok(Acted::Done);
         }
-        _ => return Ok(refused),
-    };
-    match transition(&row.state, &event, work.now) {
-        Ok(to) => {
-            row.advance(work, &to)?;
-            Ok(if status == Status::Running { Acted::Signalled } else { Acted::Done })
-        }
-        Err(error) => Ok(Acted::Refused(error)),
     }
+    Ok(effect.acted())
 }
 
 pub(crate) fn set_paused(work: &mut Work<'_>, queue: &QueueName, pause: Option<&Pause>, actor: &str) -> Result<()> {
@@ -173,9 +164,4 @@ fn note(work: &Work<'_>, actor: &str, action: &str, target: &str, changed: usize
     let actor = cut(actor, ACTOR_BYTES_MAX);
     work.execute(AUDIT, params![work.now.as_micros(), actor, action, target, clamped(changed)])?;
     Ok(work.conn.last_insert_rowid())
-}
-
-/// Refuses what would be every task.
-pub(crate) fn empty_filter() -> StoreError {
-    StoreError::other("an empty filter matches every task; name a condition")
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use queue_core::session::{Renewal, SessionSpec, Signals};
+use queue_core::text::cut;
 use queue_core::{ClaimId, QueueName, SessionId, StoreError};
 use rusqlite::params;
 
@@ -76,9 +77,4 @@ pub(crate) fn forget_empty(work: &Work<'_>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The text, cut at a character's boundary.
-pub(crate) fn cut(text: &str, bytes_max: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes_max)]
 }

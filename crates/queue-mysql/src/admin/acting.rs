@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use queue_core::admin::{Acted, Action, Pause};
-use queue_core::{
-    ClaimId, Event, QueueName, SessionId, Status, StoreError, TaskId, Timestamp, TransitionError, transition,
-};
+use queue_core::admin::{Acted, Action, Effect, Pause};
+use queue_core::text::cut;
+use queue_core::{ClaimId, QueueName, SessionId, Status, StoreError, TaskId, Timestamp};
 use sqlx::mysql::MySqlArguments;
 
 use super::stats::clock;
@@ -16,7 +15,6 @@ use crate::inner::Inner;
 use crate::operation::Operation;
 use crate::row::{Move, ReadyKey, TaskRow, delete_finished, delete_ready, lock_free, moves, read_sql};
 use crate::server::{Deletion, Flavor};
-use crate::session::cut;
 use crate::sql::list;
 
 const NAME_BYTES_MAX: usize = 64;
@@ -70,7 +68,7 @@ impl Operation for Act {
         }
         let answers: Vec<_> =
             self.ids.iter().map(|id| (*id, plan.acted.get(id).copied().unwrap_or(Acted::NotFound))).collect();
-        let changed = answers.iter().filter(|(_, acted)| matches!(acted, Acted::Done | Acted::Signalled)).count();
+        let changed = answers.iter().filter(|(_, acted)| acted.is_change()).count();
         let audit = match self.audit {
             Some(entry) => {
                 conn.run(format!("UPDATE queue_audit SET changed = changed + {changed} WHERE id = {entry}")).await?;
@@ -85,30 +83,17 @@ impl Operation for Act {
 
 impl Plan {
     fn consider(&mut self, row: TaskRow, action: Action, now: Timestamp) {
-        let (id, status) = (row.id, row.state.status);
-        let refused = Acted::Refused(TransitionError::Illegal { status, event: action.as_str() });
-        let event = match action {
-            Action::Cancel => Event::Cancel,
-            Action::Retry => Event::Retry,
-            Action::Delete if status != Status::Running => {
-                self.deletes.push(row);
-                self.acted.insert(id, Acted::Done);
-                return;
-            }
-            _ => {
-                self.acted.insert(id, refused);
-                return;
-            }
-        };
-        let acted = match transition(&row.state, &event, now) {
+        let id = row.id;
+        let acted = match action.on(&row.state, now) {
             Err(error) => Acted::Refused(error),
-            Ok(after) if after.status == Status::Running => {
-                self.signals.extend(after.claim.map(|claim| (id, claim)));
-                Acted::Signalled
-            }
-            Ok(after) => {
-                self.moves.push(Move { before: row, after });
-                Acted::Done
+            Ok(effect) => {
+                let acted = effect.acted();
+                match effect {
+                    Effect::Move(after) => self.moves.push(Move { before: row, after }),
+                    Effect::Signal(after) => self.signals.extend(after.claim.map(|claim| (id, claim))),
+                    Effect::Delete => self.deletes.push(row),
+                }
+                acted
             }
         };
         self.acted.insert(id, acted);
@@ -179,7 +164,7 @@ async fn note(
     changed: usize,
 ) -> Result<u64, Failure> {
     let mut arguments = MySqlArguments::default();
-    add(&mut arguments, cut(actor, NAME_BYTES_MAX))?;
+    add(&mut arguments, cut(actor, NAME_BYTES_MAX).to_owned())?;
     add(&mut arguments, action.to_owned())?;
     add(&mut arguments, subject.map(str::to_owned))?;
     let sql = format!(
@@ -206,8 +191,8 @@ impl Operation for SetPaused {
         conn.begin("DO 0").await?;
         let mut arguments = MySqlArguments::default();
         add(&mut arguments, self.pause.as_ref().map(|_| now.as_micros()))?;
-        add(&mut arguments, self.pause.as_ref().map(|pause| cut(&pause.by, NAME_BYTES_MAX)))?;
-        add(&mut arguments, self.pause.as_ref().map(|pause| cut(&pause.why, WHY_BYTES_MAX)))?;
+        add(&mut arguments, self.pause.as_ref().map(|pause| cut(&pause.by, NAME_BYTES_MAX).to_owned()))?;
+        add(&mut arguments, self.pause.as_ref().map(|pause| cut(&pause.why, WHY_BYTES_MAX).to_owned()))?;
         let sql = format!("UPDATE queue_queue SET paused_at = ?, paused_by = ?, paused_why = ? WHERE id = {queue}");
         conn.bound(sql, arguments).await?;
         let action = if self.pause.is_some() { "pause" } else { "resume" };

@@ -37,13 +37,7 @@ impl TaskAdmin for MySqlStore {
     }
 
     async fn act(&self, selection: Selection, action: Action, actor: &str) -> Result<Vec<(TaskId, Acted)>, StoreError> {
-        let ids = match selection {
-            Selection::Ids(ids) => ids,
-            Selection::Matching { filter, .. } if filter.is_empty() => {
-                return Err(StoreError::other("an empty filter matches every task; name a condition"));
-            }
-            Selection::Matching { filter, limit } => self.matching(filter, limit).await?,
-        };
+        let ids = selection.ids(self, BATCH_MAX).await?;
         let mut audit = None;
         let mut acted = Vec::with_capacity(ids.len());
         let mut rest = ids.as_slice();
@@ -81,23 +75,5 @@ impl TaskAdmin for MySqlStore {
                 return Ok(pruned as u64);
             }
         }
-    }
-}
-
-impl MySqlStore {
-    /// The ids of the tasks that match, page by page.
-    async fn matching(&self, filter: Filter, limit: usize) -> Result<Vec<TaskId>, StoreError> {
-        let mut ids = Vec::new();
-        let mut after = None;
-        while ids.len() < limit {
-            let page = Page { after, limit: (limit - ids.len()).min(BATCH_MAX) };
-            let tasks = self.list(filter.clone(), page).await?;
-            after = tasks.last().map(|task| filter.position(task));
-            ids.extend(tasks.iter().map(|task| task.id));
-            if tasks.len() < page.limit {
-                break;
-            }
-        }
-        Ok(ids)
     }
 }

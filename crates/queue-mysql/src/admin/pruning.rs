@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use queue_core::Status;
+use queue_core::spec::KEY_KEPT;
 use queue_core::time::micros;
 
 use super::acting::traces;
@@ -14,8 +15,6 @@ use crate::operation::Operation;
 use crate::row::delete_finished;
 use crate::sql::{list, value};
 
-/// How long an idempotency key is kept at least.
-const KEY_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Keys without a task that one batch removes.
 const KEYS_MAX: usize = 1_000;
 

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use queue_core::admin::{Acted, Action, Page, Pause, Selection};
-use queue_core::{Event, QueueName, SessionId, Status, StoreError, TaskId, Timestamp, TransitionError};
+use queue_core::admin::{Acted, Action, Effect, Page, Pause, Selection};
+use queue_core::spec::KEY_KEPT;
+use queue_core::{QueueName, SessionId, Status, StoreError, TaskId, Timestamp};
 
 use super::database::Database;
 use super::looking::{AuditEntry, cut};
 
 const AUDIT_MAX: usize = 10_000;
-/// How long an idempotency key is kept at least.
-const KEY_KEPT: Duration = Duration::from_secs(24 * 3600);
 
 const FIRST: TaskId = match TaskId::new(1) {
     Some(id) => id,
@@ -25,40 +24,31 @@ impl Database {
         actor: &str,
         now: Timestamp,
     ) -> Result<Vec<(TaskId, Acted)>, StoreError> {
+        selection.check()?;
         let ids = match selection {
             Selection::Ids(ids) => ids,
-            Selection::Matching { filter, .. } if filter.is_empty() => {
-                return Err(StoreError::other("an empty filter matches every task; name a condition"));
-            }
             Selection::Matching { filter, limit } => {
                 self.list(&filter, Page { after: None, limit }).into_iter().map(|task| task.id).collect()
             }
         };
         let acted: Vec<_> = ids.into_iter().map(|id| (id, self.act_on(id, action, now))).collect();
-        let changed = acted.iter().filter(|(_, acted)| matches!(acted, Acted::Done | Acted::Signalled)).count();
+        let changed = acted.iter().filter(|(_, acted)| acted.is_change()).count();
         self.note(actor, action.as_str(), changed as u64, now);
         Ok(acted)
     }
 
     fn act_on(&mut self, id: TaskId, action: Action, now: Timestamp) -> Acted {
-        let Some(status) = self.rows.get(&id).map(|row| row.state.status) else { return Acted::NotFound };
-        let event = match action {
-            Action::Cancel => Event::Cancel,
-            Action::Retry => Event::Retry,
-            Action::Delete if status == Status::Running => {
-                return Acted::Refused(TransitionError::Illegal { status, event: action.as_str() });
-            }
-            Action::Delete => {
-                self.delete(id);
-                return Acted::Done;
-            }
-            _ => return Acted::Refused(TransitionError::Illegal { status, event: action.as_str() }),
+        let Some(row) = self.rows.get(&id) else { return Acted::NotFound };
+        let effect = match action.on(&row.state, now) {
+            Ok(effect) => effect,
+            Err(error) => return Acted::Refused(error),
         };
-        match self.apply(id, &event, now) {
-            Ok(()) if status == Status::Running => Acted::Signalled,
-            Ok(()) => Acted::Done,
-            Err(error) => Acted::Refused(error),
+        let acted = effect.acted();
+        match effect {
+            Effect::Move(state) | Effect::Signal(state) => self.change(id, state),
+            Effect::Delete => self.delete(id),
         }
+        acted
     }
 
     /// Every trace of it, its key included.

@@ -12,7 +12,6 @@ use queue_core::{
 
 use super::database::{ClaimRow, Database, SessionRow};
 use super::looking::cut;
-use super::ready::reaches;
 
 impl Database {
     pub(super) fn open_session(&mut self, spec: SessionSpec, now: Timestamp) -> Renewal {
@@ -164,7 +163,7 @@ impl Database {
         let running = self.running.iter().map(|of| (of, true));
         let again = self.again.iter().map(|of| (of, false));
         running.chain(again).any(|((queue, types), runs)| {
-            (runs || !self.is_paused(queue)) && types.keys().any(|task_type| reaches(scope, queue, task_type))
+            (runs || !self.is_paused(queue)) && types.keys().any(|task_type| scope.reaches(queue, task_type))
         }) || self.ready.next_due(scope, now, |queue| self.is_open(scope, queue)).is_some_and(|due| due <= now)
     }
 

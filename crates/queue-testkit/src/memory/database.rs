@@ -148,6 +148,12 @@ impl Database {
     pub(super) fn apply(&mut self, id: TaskId, event: &Event<'_>, now: Timestamp) -> Result<(), TransitionError> {
         let Some(row) = self.rows.get(&id) else { return Err(TransitionError::Stale) };
         let state = transition(&row.state, event, now)?;
+        self.change(id, state);
+        Ok(())
+    }
+
+    /// Moves a task to this state, in every index.
+    pub(super) fn change(&mut self, id: TaskId, state: TaskState) {
         // Out of the map, so that the indexes can be changed beside it.
         if let Some(mut row) = self.rows.remove(&id) {
             self.displace(id, &row);
@@ -155,7 +161,6 @@ impl Database {
             self.place(id, &row);
             self.rows.insert(id, row);
         }
-        Ok(())
     }
 
     /// As [`apply`](Self::apply), where the caller knows that the event applies.

@@ -111,7 +111,7 @@ impl Ready {
     ) -> Option<Timestamp> {
         let mut next: Option<Timestamp> = None;
         for (queue, lanes) in self.queues.iter().filter(|(queue, _)| open(queue)) {
-            for (_, runs) in lanes.values().flatten().filter(|(task_type, _)| reaches(scope, queue, task_type)) {
+            for (_, runs) in lanes.values().flatten().filter(|(task_type, _)| scope.reaches(queue, task_type)) {
                 let first = runs.iter().filter_map(|run| run.first().map(|&(run_at, _)| run_at)).min();
                 next = [next, first].into_iter().flatten().min();
                 if next.is_some_and(|next| next <= now) {
@@ -121,11 +121,6 @@ impl Ready {
         }
         next
     }
-}
-
-/// Whether a claim of this scope would do anything with such a task: run it or, unregistered, fail it.
-pub(super) fn reaches(scope: &Scope, queue: &QueueName, task_type: &TaskType) -> bool {
-    scope.serves(queue, task_type) || (scope.queues.contains(queue) && scope.fail_unregistered.contains(queue))
 }
 
 /// The due tasks of one queue in order: lane by lane, within a lane by due time and id over all of its runs.
