@@ -5,6 +5,7 @@
 
 mod database;
 pub mod history;
+pub mod simulation;
 mod work;
 mod worker;
 

@@ -35,6 +35,8 @@ pub enum Violation {
     LiveWorkStolen { session: u64, task: Option<u64> },
     /// A handler ran on for more than a lease after its session had been fenced.
     RanOn { task: u64, fence: u32, session: u64 },
+    /// A pool did not end by its deadline.
+    Overdue(String),
     /// A task is not where its status says.
     Ghost(String),
 }
@@ -58,7 +60,7 @@ impl Violation {
             | Self::RanOn { task, .. } => vec![*task],
             Self::EnqueuedTwice { tasks, .. } => tasks.clone(),
             Self::LiveWorkStolen { task, .. } => task.iter().copied().collect(),
-            Self::Ghost(_) => Vec::new(),
+            Self::Overdue(_) | Self::Ghost(_) => Vec::new(),
         }
     }
 }
@@ -80,6 +82,22 @@ pub struct Tally {
     pub completed: u64,
     /// Tasks that failed.
     pub failed: u64,
+}
+
+impl Tally {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            acknowledged: self.acknowledged + other.acknowledged,
+            starts: self.starts + other.starts,
+            reruns: self.reruns + other.reruns,
+            recovered: self.recovered + other.recovered,
+            stale: self.stale + other.stale,
+            completed: self.completed + other.completed,
+            failed: self.failed + other.failed,
+        }
+    }
 }
 
 impl fmt::Display for Tally {

@@ -1,0 +1,312 @@
+//! Stores that answer as real databases may, and stores that are broken on purpose.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use queue_core::admin::{Acted, Action, Filter, Page, Pause, Selection, Stats};
+use queue_core::claim::Resolved;
+use queue_core::ids::IdBlock;
+use queue_core::progress::ProgressUpdate;
+use queue_core::reap::{FencedSession, Lost, LostTask, StoreTime, Swept};
+use queue_core::session::{Renewal, SessionRecord, SessionSpec, Signals};
+use queue_core::settlement::{Requeue, Run};
+use queue_core::store::SchemaStatus;
+use queue_core::{
+    AttemptRecord, ClaimId, ClaimReply, ClaimRequest, Claimed, Enqueued, Migrate, NewTask, QueueName, Scope, SessionId,
+    Settle, Settled, Settlement, Status, Store, StoreError, StoreLimits, TaskAdmin, TaskId, TaskRecord, TaskStore,
+};
+use queue_testkit::SeededEntropy;
+
+/// A way to be wrong that the simulation must notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// A settle is written whoever sends it.
+    NoFence,
+    /// An attempt is forgotten with the process that made it.
+    AttemptNotPersisted,
+    /// What is running is lost, whoever holds it.
+    ReaperIgnoresLiveSessions,
+    /// A settle that is sent again, because its outcome was unknown, is written whatever holds the task by now.
+    RetriedSettleWithoutItsClaim,
+    /// A release does not give the attempt back.
+    ReleaseKeepsTheAttempt,
+    /// Nobody asks what became of a claim whose acknowledgement was lost.
+    LostClaimNeverResolved,
+    /// A worker whose session cannot be renewed, or was fenced, goes on as if nothing were the matter.
+    FencedHandlersGoOn,
+}
+
+impl Broken {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::NoFence,
+        Self::AttemptNotPersisted,
+        Self::ReaperIgnoresLiveSessions,
+        Self::RetriedSettleWithoutItsClaim,
+        Self::ReleaseKeepsTheAttempt,
+        Self::LostClaimNeverResolved,
+        Self::FencedHandlersGoOn,
+    ];
+
+    /// Whether it is the pool that is wrong, so that the store must be wrong for the pool alone.
+    pub(super) const fn is_around(self) -> bool {
+        matches!(self, Self::LostClaimNeverResolved | Self::FencedHandlersGoOn)
+    }
+}
+
+/// What a store remembers in order to be wrong.
+#[derive(Debug, Default)]
+struct Memory {
+    /// What was lost, when it was looked for last.
+    lost: Vec<LostTask>,
+    /// How often each task's worker was lost.
+    losses: BTreeMap<TaskId, u16>,
+    /// Settlements that were here before.
+    settled: BTreeSet<(TaskId, ClaimId)>,
+}
+
+/// A store in between. Clones share what they remember.
+#[derive(Clone, Debug)]
+pub(super) struct Bent {
+    inner: Arc<dyn Store>,
+    broken: Option<Broken>,
+    /// Where stale reads come from, if there are any.
+    stale: Option<Arc<SeededEntropy>>,
+    memory: Arc<Mutex<Memory>>,
+}
+
+impl Bent {
+    pub(super) fn new(inner: Arc<dyn Store>, broken: Option<Broken>, stale: Option<SeededEntropy>) -> Self {
+        Self { inner, broken, stale: stale.map(Arc::new), memory: Arc::default() }
+    }
+
+    fn is(&self, broken: Broken) -> bool {
+        self.broken == Some(broken)
+    }
+
+    fn is_stale(&self) -> bool {
+        self.stale.as_ref().is_some_and(|entropy| entropy.per_mille(200))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Attempts as they are told where those of lost workers do not count.
+    fn forget(&self, claimed: &mut Claimed) {
+        if self.is(Broken::AttemptNotPersisted) {
+            let memory = self.lock();
+            for task in &mut claimed.tasks {
+                let losses = memory.losses.get(&task.id).copied().unwrap_or_default();
+                task.attempt = task.attempt.saturating_sub(losses).max(1);
+            }
+        }
+    }
+
+    /// Who holds the task now, if anybody does.
+    async fn holder(&self, task: TaskId) -> Result<Option<ClaimId>, StoreError> {
+        let task = self.inner.get(task).await?;
+        Ok(task.filter(|task| task.state.status == Status::Running).and_then(|task| task.state.claim))
+    }
+
+    async fn bend(&self, item: &mut Settle) -> Result<(), StoreError> {
+        let again = !self.lock().settled.insert((item.task, item.claim));
+        let by_holder = item.claim == item.leaves;
+        let reckless =
+            self.is(Broken::NoFence) || (self.is(Broken::RetriedSettleWithoutItsClaim) && again && by_holder);
+        if reckless && let Some(claim) = self.holder(item.task).await? {
+            (item.claim, item.leaves) = (claim, claim);
+        }
+        match &mut item.settlement {
+            Settlement::Requeue { kind: Requeue::Recover { .. }, .. } => {
+                *self.lock().losses.entry(item.task).or_default() += 1;
+            }
+            Settlement::Requeue { kind: kind @ Requeue::Release, .. } if self.is(Broken::ReleaseKeepsTheAttempt) => {
+                let task = self.inner.get(item.task).await?;
+                // The last one has to be given back: the row could not be otherwise.
+                if task.is_some_and(|task| task.state.attempt < task.state.max_attempts) {
+                    *kind = Requeue::Retry { error: "released".into() };
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl TaskStore for Bent {
+    fn limits(&self) -> StoreLimits {
+        self.inner.limits()
+    }
+
+    async fn reserve_ids(&self, count: u32) -> Result<IdBlock, StoreError> {
+        self.inner.reserve_ids(count).await
+    }
+
+    async fn enqueue(&self, batch: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError> {
+        self.inner.enqueue(batch).await
+    }
+
+    async fn open_session(&self, spec: SessionSpec) -> Result<Renewal, StoreError> {
+        self.inner.open_session(spec).await
+    }
+
+    async fn renew_session(&self, session: SessionId, lease: Duration) -> Result<Renewal, StoreError> {
+        let answer = self.inner.renew_session(session, lease).await;
+        if self.is(Broken::FencedHandlersGoOn) && !matches!(answer, Ok(Renewal::Renewed(_))) {
+            let now = self.inner.time().await.map(|time| time.now).unwrap_or_default();
+            return Ok(Renewal::Renewed(Signals { now, ..Signals::default() }));
+        }
+        answer
+    }
+
+    async fn close_session(&self, session: SessionId) -> Result<(), StoreError> {
+        self.inner.close_session(session).await
+    }
+
+    async fn claim(&self, mut request: ClaimRequest) -> Result<ClaimReply, StoreError> {
+        let skips = self.is_stale();
+        if skips {
+            // Rows that another transaction has locked are skipped.
+            request.capacity.tasks = request.capacity.tasks.div_ceil(2);
+        }
+        let answer = match self.inner.claim(request).await? {
+            ClaimReply::Claimed(mut claimed) => {
+                self.forget(&mut claimed);
+                if skips {
+                    // What others have locked may be due: only the next poll can tell.
+                    claimed.next_due = None;
+                }
+                ClaimReply::Claimed(claimed)
+            }
+            ClaimReply::Fenced if self.is(Broken::FencedHandlersGoOn) => {
+                let now = self.inner.time().await?.now;
+                ClaimReply::Claimed(Claimed { now, tasks: Vec::new(), ended: Vec::new(), next_due: None })
+            }
+            ClaimReply::Fenced => ClaimReply::Fenced,
+        };
+        Ok(answer)
+    }
+
+    async fn resolve_claim(&self, session: SessionId, claim: ClaimId) -> Result<Resolved, StoreError> {
+        if self.is(Broken::LostClaimNeverResolved) {
+            return Ok(Resolved::Void);
+        }
+        let mut answer = self.inner.resolve_claim(session, claim).await?;
+        if let Resolved::Committed(claimed) = &mut answer {
+            self.forget(claimed);
+        }
+        Ok(answer)
+    }
+
+    async fn settle(&self, batch: Arc<[Settle]>) -> Result<Vec<Settled>, StoreError> {
+        let mut batch = batch.to_vec();
+        for item in &mut batch {
+            self.bend(item).await?;
+        }
+        self.inner.settle(batch.into()).await
+    }
+
+    async fn progress(&self, batch: Vec<ProgressUpdate>) -> Result<(), StoreError> {
+        if self.is_stale() {
+            // Every row of it is locked by somebody.
+            return Ok(());
+        }
+        self.inner.progress(batch).await
+    }
+
+    async fn time(&self) -> Result<StoreTime, StoreError> {
+        self.inner.time().await
+    }
+
+    async fn fence_expired(&self, limit: usize) -> Result<Vec<FencedSession>, StoreError> {
+        self.inner.fence_expired(limit).await
+    }
+
+    async fn lost(&self, limit: usize) -> Result<Lost, StoreError> {
+        let mut lost = self.inner.lost(limit).await?;
+        if self.is(Broken::ReaperIgnoresLiveSessions) {
+            let filter = Filter { status: Some(Status::Running), ..Filter::default() };
+            let running = self.inner.list(filter, Page { after: None, limit }).await?;
+            lost.tasks = running.into_iter().filter_map(as_lost).collect();
+        }
+        let before = std::mem::replace(&mut self.lock().lost, lost.tasks.clone());
+        if self.is_stale() {
+            // A snapshot that is older than what has been settled since.
+            lost.tasks = before;
+        }
+        Ok(lost)
+    }
+
+    async fn expire(&self, limit: usize) -> Result<Swept, StoreError> {
+        self.inner.expire(limit).await
+    }
+
+    async fn is_busy(&self, scope: Scope) -> Result<bool, StoreError> {
+        self.inner.is_busy(scope).await
+    }
+}
+
+fn as_lost(task: TaskRecord) -> Option<LostTask> {
+    let run = Run {
+        attempt: task.state.attempt,
+        max_attempts: task.state.max_attempts,
+        backoff: task.backoff,
+        deadline_at: task.state.deadline_at,
+        cancel_requested: task.state.cancel_requested,
+    };
+    Some(LostTask { id: task.id, claim: task.state.claim?, task_type: task.task_type, run })
+}
+
+#[async_trait]
+impl TaskAdmin for Bent {
+    async fn get(&self, task: TaskId) -> Result<Option<TaskRecord>, StoreError> {
+        self.inner.get(task).await
+    }
+
+    async fn attempts(&self, task: TaskId) -> Result<Vec<AttemptRecord>, StoreError> {
+        self.inner.attempts(task).await
+    }
+
+    async fn list(&self, filter: Filter, page: Page) -> Result<Vec<TaskRecord>, StoreError> {
+        self.inner.list(filter, page).await
+    }
+
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        self.inner.stats().await
+    }
+
+    async fn act(&self, selection: Selection, action: Action, actor: &str) -> Result<Vec<(TaskId, Acted)>, StoreError> {
+        self.inner.act(selection, action, actor).await
+    }
+
+    async fn set_paused(&self, queue: QueueName, pause: Option<Pause>, actor: &str) -> Result<(), StoreError> {
+        self.inner.set_paused(queue, pause, actor).await
+    }
+
+    async fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {
+        self.inner.sessions().await
+    }
+
+    async fn request_drain(&self, session: SessionId, actor: &str) -> Result<bool, StoreError> {
+        self.inner.request_drain(session, actor).await
+    }
+
+    async fn prune(&self, status: Option<Status>, older_than: Duration, limit: usize) -> Result<u64, StoreError> {
+        self.inner.prune(status, older_than, limit).await
+    }
+}
+
+#[async_trait]
+impl Migrate for Bent {
+    async fn migrate(&self) -> Result<Vec<u32>, StoreError> {
+        self.inner.migrate().await
+    }
+
+    async fn schema(&self) -> Result<SchemaStatus, StoreError> {
+        self.inner.schema().await
+    }
+}
