@@ -11,9 +11,13 @@ const TOLERANCE: u64 = 20;
 #[derive(Debug, Default)]
 struct Session {
     lease_us: u64,
+    /// When what began its lease was sent, as far as that was acknowledged. A session that was fenced before anything was claimed
+    /// under it is gone, and may be opened again by whoever never heard of the first time.
+    leased: Vec<u64>,
     /// When the renewals that were acknowledged had been sent.
     renewed: Vec<u64>,
     fenced_at: Option<u64>,
+    stolen: bool,
 }
 
 /// See the module.
@@ -45,14 +49,19 @@ impl Sessions {
                 Fact::ClockMoved { .. } => all.clock_moved.push(*at),
                 Fact::SessionOpened { session, lease_us, since } => {
                     let opened = all.sessions.entry(session).or_default();
+                    if opened.fenced_at.take().is_some() {
+                        opened.leased.clear();
+                    }
                     opened.lease_us = lease_us;
-                    opened.renewed.push(since);
+                    opened.leased.push(since);
                     all.lease_max_us = all.lease_max_us.max(lease_us);
                 }
-                Fact::Renewed { session, since } => all.sessions.entry(session).or_default().renewed.push(since),
-                Fact::SessionFenced { session } => {
-                    all.sessions.entry(session).or_default().fenced_at.get_or_insert(*at);
+                Fact::Renewed { session, since } => {
+                    let renewed = all.sessions.entry(session).or_default();
+                    renewed.leased.push(since);
+                    renewed.renewed.push(since);
                 }
+                Fact::SessionFenced { session } => all.fenced(session, *at),
                 _ => {}
             }
         }
@@ -92,18 +101,20 @@ impl Sessions {
 
     /// Sessions that were fenced though their lease had not ended.
     pub(super) fn stolen(&self) -> Vec<Violation> {
-        let mut violations = Vec::new();
-        for (id, session) in &self.sessions {
-            let Some(fenced_at) = session.fenced_at else { continue };
-            let lease = session.lease_us - session.lease_us / TOLERANCE;
-            // The store cannot have begun a lease before it was asked to.
-            let alive = |since: &u64| {
-                since + lease > fenced_at && !self.clock_moved.iter().any(|at| (*since..=fenced_at).contains(at))
-            };
-            if session.renewed.iter().any(alive) {
-                violations.push(Violation::LiveWorkStolen { session: *id, task: None });
-            }
+        let stolen = self.sessions.iter().filter(|(_, session)| session.stolen);
+        stolen.map(|(id, _)| Violation::LiveWorkStolen { session: *id, task: None }).collect()
+    }
+
+    fn fenced(&mut self, session: u64, at: u64) {
+        let session = self.sessions.entry(session).or_default();
+        if session.fenced_at.is_some() {
+            return;
         }
-        violations
+        session.fenced_at = Some(at);
+        let lease = session.lease_us - session.lease_us / TOLERANCE;
+        // The store cannot have begun a lease before it was asked to.
+        let alive =
+            |since: &u64| since + lease > at && !self.clock_moved.iter().any(|moved| (*since..=at).contains(moved));
+        session.stolen |= session.leased.iter().any(alive);
     }
 }

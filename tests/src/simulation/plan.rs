@@ -72,7 +72,7 @@ pub struct JobPlan {
     pub attempts: u16,
     pub backoff: Duration,
     pub budget: Option<Duration>,
-    /// What its runs do, one after the other; the last one again and again.
+    /// What its runs do, one after the other; the last one again and again, unless it is a snooze.
     pub acts: Vec<Act>,
 }
 

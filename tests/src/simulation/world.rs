@@ -113,6 +113,8 @@ struct World<'a> {
     agenda: BTreeMap<(Duration, u64), Deed>,
     deeds: u64,
     calm: bool,
+    /// Nobody is started any more.
+    over: bool,
 }
 
 impl<'a> World<'a> {
@@ -147,6 +149,7 @@ impl<'a> World<'a> {
             agenda: BTreeMap::new(),
             deeds: 0,
             calm: false,
+            over: false,
         };
         let store = world.view(PRODUCER, &world.producer_weather, None);
         let entropy = Arc::new(SeededEntropy::new(plan.seed ^ 0x9a0d));
@@ -294,7 +297,7 @@ impl<'a> World<'a> {
     }
 
     fn start(&mut self, worker: usize) {
-        if self.processes[worker].is_some() {
+        if self.over || self.processes[worker].is_some() {
             return;
         }
         self.lives += 1;
@@ -413,14 +416,13 @@ impl<'a> World<'a> {
     }
 
     async fn end(mut self) -> Outcome {
+        self.over = true;
         for worker in 0..self.processes.len() {
             self.command(worker, Command::Shutdown(LAST_SHUTDOWN));
         }
-        self.agenda.clear();
         let patience = self.clock.monotonic() + 2 * LAST_SHUTDOWN;
         while self.processes.iter().any(Option::is_some) && self.clock.monotonic() < patience {
             self.work_until(self.clock.monotonic() + LOOK_EVERY).await;
-            self.agenda.clear();
         }
         let history = History::new(std::mem::take(&mut *self.log.lock()));
         let mut end = FinalState::of(&self.memory, |_| None, false).await.unwrap_or_default();

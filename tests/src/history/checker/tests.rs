@@ -217,6 +217,10 @@ fn lost_work_was_lost_and_live_work_is_not_stolen() {
     let moved = killed().at(600, 0, Fact::ClockMoved { by_ms: 9 });
     assert_eq!(rerun(recovered(fence(moved, 700), 1_200)).finds("completed", 2), []);
 
+    // Fenced before anybody claimed under it, gone, and opened again by its owner.
+    let again = fence(killed(), 1_100).at(1_150, 1, Fact::SessionOpened { session: 1, lease_us: LEASE, since: 1_120 });
+    assert_eq!(rerun(recovered(again, 1_200)).finds("completed", 2), []);
+
     // Taken for lost without being fenced: it is renewed afterwards, and its handler goes on beside the other one.
     let alive = recovered(begin().run(10, 1, 1, 1), 400).at(410, 1, Fact::Renewed { session: 1, since: 405 });
     let alive = alive.run(500, 2, 2, 2).succeeds(600, 2, 2).ended(700, 1, 1, How::Succeeded);
