@@ -8,7 +8,8 @@
 //! | [`faulty`] | [`FaultyStore`], any store with errors, delays and lost answers in between |
 //! | [`clock`], [`entropy`] | a clock that is moved by hand, random bits out of a seed |
 //! | [`recorder`] | an observer that remembers |
-//! | `strategies` | proptest strategies, with the feature `proptest` |
+//! | `model` | random sequences of calls on any store, compared with the reference store; feature `proptest` |
+//! | `strategies` | proptest strategies; feature `proptest` |
 //!
 //! # A store of your own
 //!
@@ -42,6 +43,8 @@ pub mod conformance;
 pub mod entropy;
 pub mod faulty;
 pub mod memory;
+#[cfg(feature = "proptest")]
+pub mod model;
 pub mod recorder;
 #[cfg(feature = "proptest")]
 pub mod strategies;

@@ -8,6 +8,8 @@ mod acting;
 mod claiming;
 mod database;
 mod enqueueing;
+#[cfg(feature = "proptest")]
+mod following;
 mod looking;
 mod ready;
 mod reaping;
@@ -21,6 +23,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use queue_core::{StoreLimits, Timestamp};
 
 use self::database::Database;
+#[cfg(feature = "proptest")]
+pub(crate) use self::following::Waiting;
 pub use self::looking::AuditEntry;
 pub use self::transaction::MemoryTransaction;
 use crate::clock::SystemClock;

@@ -47,6 +47,12 @@ impl Database {
         format!("{}/{}", self.server, self.name)
     }
 
+    /// Another store on the database, as another process has it.
+    #[allow(dead_code, reason = "not every test binary has two")]
+    pub(crate) async fn another(&self) -> MySqlStore {
+        MySqlStore::builder().max_connections(6).connect(&self.url()).await.expect("the server answers")
+    }
+
     /// A connection of the user's own.
     #[allow(dead_code, reason = "not every test binary has one")]
     pub(crate) async fn user(&self) -> MySqlConnection {

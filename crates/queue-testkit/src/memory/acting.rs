@@ -74,6 +74,19 @@ impl Database {
     }
 
     pub(super) fn prune(&mut self, status: Option<Status>, older_than: Duration, limit: usize, now: Timestamp) -> u64 {
+        let ended: Vec<_> = self.prunable(status, older_than, limit, now).into_iter().map(|(_, id)| id).collect();
+        self.prune_these(&ended, now);
+        ended.len() as u64
+    }
+
+    /// What ended longer ago than this, the oldest first.
+    pub(super) fn prunable(
+        &self,
+        status: Option<Status>,
+        older_than: Duration,
+        limit: usize,
+        now: Timestamp,
+    ) -> Vec<(Timestamp, TaskId)> {
         let until = now.before(older_than);
         let mut ended: Vec<_> = [Status::Completed, Status::Failed]
             .into_iter()
@@ -86,7 +99,12 @@ impl Database {
             .collect();
         ended.sort_unstable();
         ended.truncate(limit);
-        for &(_, id) in &ended {
+        ended
+    }
+
+    /// Removes ended tasks; their keys stay for their time.
+    pub(super) fn prune_these(&mut self, ended: &[TaskId], now: Timestamp) {
+        for &id in ended {
             let Some(row) = self.remove(id) else { continue };
             let at = row.key.as_ref().and_then(|key| self.keys.get(&row.task_type)?.get(key)).map(|key| key.at);
             if let Some((key, at)) = row.key.zip(at) {
@@ -94,7 +112,6 @@ impl Database {
             }
         }
         self.drop_old_keys(now);
-        ended.len() as u64
     }
 
     fn drop_old_keys(&mut self, now: Timestamp) {

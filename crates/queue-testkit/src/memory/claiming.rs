@@ -67,18 +67,35 @@ impl Database {
         batch_max: usize,
         now: Timestamp,
     ) -> Result<ClaimReply, StoreError> {
-        if self.sessions.get(&request.session).is_none_or(|session| session.fenced_at.is_some()) {
-            return Ok(ClaimReply::Fenced);
-        }
-        match self.claims.get(&request.claim) {
-            Some(claim) if claim.void => {
-                return Err(StoreError::unavailable("the claim was resolved as void before it was committed"));
-            }
-            Some(_) => return Err(StoreError::other("the claim's id was used before")),
-            None => {}
+        if let Some(reply) = self.refuse(request)? {
+            return Ok(reply);
         }
         let (verdicts, turn) = self.judge(request, batch_max, now);
         self.turn = turn.or(self.turn.take());
+        self.take(request, verdicts, now)
+    }
+
+    /// The answer where nothing may be claimed at all.
+    pub(super) fn refuse(&self, request: &ClaimRequest) -> Result<Option<ClaimReply>, StoreError> {
+        if self.sessions.get(&request.session).is_none_or(|session| session.fenced_at.is_some()) {
+            return Ok(Some(ClaimReply::Fenced));
+        }
+        match self.claims.get(&request.claim) {
+            Some(claim) if claim.void => {
+                Err(StoreError::unavailable("the claim was resolved as void before it was committed"))
+            }
+            Some(_) => Err(StoreError::other("the claim's id was used before")),
+            None => Ok(None),
+        }
+    }
+
+    /// Does what was said of each task.
+    pub(super) fn take(
+        &mut self,
+        request: &ClaimRequest,
+        verdicts: Vec<(TaskId, Verdict)>,
+        now: Timestamp,
+    ) -> Result<ClaimReply, StoreError> {
         let mut tasks = Vec::new();
         let mut ended = Vec::new();
         for (id, verdict) in verdicts {
@@ -171,7 +188,7 @@ impl Database {
         scope.queues.contains(queue) && !self.is_paused(queue)
     }
 
-    fn is_paused(&self, queue: &QueueName) -> bool {
+    pub(super) fn is_paused(&self, queue: &QueueName) -> bool {
         self.queues.get(queue).is_some_and(Option::is_some)
     }
 

@@ -79,7 +79,7 @@ pub(super) struct SessionRow {
 /// How many of a kind there are in each queue, by type.
 pub(super) type Tally = BTreeMap<QueueName, BTreeMap<TaskType, u64>>;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Database {
     pub(super) server: String,
     pub(super) next_id: u64,

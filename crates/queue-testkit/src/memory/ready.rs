@@ -26,7 +26,7 @@ pub(super) struct Waiting<'a> {
     pub(super) id: TaskId,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ready {
     queues: BTreeMap<QueueName, Lanes>,
 }
