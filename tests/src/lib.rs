@@ -4,11 +4,11 @@
 //! or built first.
 
 mod database;
-mod history;
+pub mod history;
 mod work;
 mod worker;
 
 pub use database::{Backend, Database};
-pub use history::{History, Starts};
+pub use history::{History, Journal, Starts};
 pub use work::Job;
 pub use worker::{Worker, serve};

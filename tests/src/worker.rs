@@ -1,12 +1,11 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use queue_runtime::{Ctx, Pool, Result};
 
-use crate::history::History;
+use crate::history::{How, Journal};
 use crate::work::Job;
 
 const URL: &str = "QUEUE_E2E_URL";
@@ -84,7 +83,7 @@ pub async fn serve() {
     let url = env::var(URL).expect("a worker process is started by its test");
     let folder = PathBuf::from(env::var(FOLDER).expect("a worker process is started by its test"));
     let queue = queue_runtime::connect(&url).await.expect("the database can be reached");
-    Pool::with_state(&queue, Arc::new(History::in_folder(&folder)))
+    Pool::with_state(&queue, Journal::in_folder(&folder))
         .handle(job)
         .concurrency(64)
         .lease(LEASE)
@@ -94,9 +93,9 @@ pub async fn serve() {
         .expect("the pool drains and stops");
 }
 
-async fn job(job: Job, cx: Ctx<Arc<History>>) -> Result {
-    cx.state().started(cx.task_id().get());
+async fn job(job: Job, cx: Ctx<Journal>) -> Result {
+    cx.state().started(&cx);
     tokio::time::sleep(job.sleep()).await;
-    cx.state().finished(cx.task_id().get());
+    cx.state().ended(&cx, How::Succeeded);
     Ok(())
 }

@@ -58,7 +58,7 @@ async fn complete_each_task_once(backend: Backend, tasks: usize) {
         assert!(worker.wait().success(), "a worker that is told to stop drains and ends well");
     }
 
-    let history = History::read(folder.path());
+    let history = History::read(folder.path()).starts();
     assert_eq!(history.keys().copied().collect::<BTreeSet<_>>(), ids, "lost, or never enqueued");
     assert!(history.values().all(|times| *times == (1, 1)), "a task ran twice");
     assert!(ended.iter().all(|task| task.state.status == Status::Completed && task.state.attempt == 1));
@@ -71,14 +71,14 @@ async fn lose_nothing_to_a_kill(backend: Backend) {
     let ids = enqueue(&database, &vec![Job { sleep_ms: 20 }; TASKS]).await;
 
     let mut victim = Worker::start(database.url(), folder.path());
-    while History::read(folder.path()).len() < TASKS / 5 {
+    while History::read(folder.path()).starts().len() < TASKS / 5 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     victim.kill();
     let _survivor = Worker::start(database.url(), folder.path());
     let ended = wait_until_ended(&database, TASKS).await;
 
-    let history = History::read(folder.path());
+    let history = History::read(folder.path()).starts();
     assert_eq!(history.keys().copied().collect::<BTreeSet<_>>(), ids, "lost, or never enqueued");
     assert!(ended.iter().all(|task| task.state.status == Status::Completed));
     let store = database.store().await;
