@@ -4,11 +4,13 @@
 //! or built first.
 
 mod database;
+mod group;
 pub mod history;
 mod work;
 mod worker;
 
 pub use database::{Backend, Database};
+pub use group::Group;
 pub use history::{History, Journal, Starts};
 pub use work::Job;
 pub use worker::{Worker, serve};

@@ -84,7 +84,8 @@ async fn find_server(connections: &Connections) -> Result<Server, StoreError> {
     let mut conn = connections.acquire(false).await?;
     let read = async |conn: &mut Conn| -> Result<(Server, Standing), Failure> {
         let replies = conn.run(format!("SELECT VERSION(), @@version_comment, DATABASE(); {VARIABLES}")).await?;
-        let row = replies.first().and_then(|reply| reply.rows.first()).ok_or_else(|| missing("the server's version"))?;
+        let row =
+            replies.first().and_then(|reply| reply.rows.first()).ok_or_else(|| missing("the server's version"))?;
         let (version, comment, database): (String, String, String) = (value(row, 0)?, value(row, 1)?, value(row, 2)?);
         let server = Server::parse(&version, &comment, &database)?;
         let standing = Standing::of(replies.get(1).map_or(&[][..], |reply| reply.rows.as_slice()))?;

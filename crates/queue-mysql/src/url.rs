@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn a_url_may_name_several_hosts() {
-        let target = Target::parse("mysql://ana:a,b%40c@db1,db2:3307,[::1]:3308,db1:3306/shop?ssl-mode=required").unwrap();
+        let target =
+            Target::parse("mysql://ana:a,b%40c@db1,db2:3307,[::1]:3308,db1:3306/shop?ssl-mode=required").unwrap();
         assert_eq!(target.shown, "mysql://ana@db1:3306,db2:3307,[::1]:3308/shop");
         let places: Vec<_> = target.hosts.iter().map(|host| host.place.as_str()).collect();
         assert_eq!(places, ["db1:3306", "db2:3307", "[::1]:3308"]);
