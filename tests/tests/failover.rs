@@ -47,9 +47,22 @@ async fn worker() {
 
 async fn job(job: Job, cx: Ctx<Journal>) -> Result {
     cx.state().started(&cx);
+    let mut run = Run { cx: &cx, how: How::Dropped };
     tokio::time::sleep(job.sleep()).await;
-    cx.state().ended(&cx, How::Succeeded);
+    run.how = How::Succeeded;
     Ok(())
+}
+
+/// Notes how a handler ended, also when it was dropped because its session lapsed.
+struct Run<'a> {
+    cx: &'a Ctx<Journal>,
+    how: How,
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        self.cx.state().ended(self.cx, self.how);
+    }
 }
 
 /// A queue whose calls are noted.
