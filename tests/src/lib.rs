@@ -4,12 +4,14 @@
 //! or built first.
 
 mod database;
+mod group;
 pub mod history;
 pub mod simulation;
 mod work;
 mod worker;
 
 pub use database::{Backend, Database};
+pub use group::Group;
 pub use history::{History, Journal, Starts};
 pub use work::Job;
 pub use worker::{Worker, serve};

@@ -6,6 +6,7 @@
 
 mod coverage;
 mod debian;
+mod failover;
 mod interrupt;
 mod lint;
 mod process;
@@ -42,6 +43,8 @@ enum Command {
     Lint(lint::LintArgs),
     /// `lint`, then `test`: what CI runs
     Ci,
+    /// Kill the primary of a replication group under load, again and again
+    Failover(failover::FailoverArgs),
     /// A real server for development that outlives the command
     Db {
         /// What to do
@@ -83,6 +86,7 @@ fn run(command: Command) -> Result<()> {
             lint::run(&workspace, &lint::LintArgs::default())?;
             test::run(&workspace, &test::TestArgs::default(), coverage::Report::Floors)
         }
+        Command::Failover(args) => failover::run(&workspace, &args),
         Command::Db { action, engine } => server::dev::run(&workspace, action, engine),
         Command::Guard { .. } => unreachable!("handled before the workspace is read"),
     }

@@ -10,12 +10,15 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::coverage::{Coverage, Report};
+use crate::failover;
 use crate::process;
 use crate::server::{self, Kind, Server};
 use crate::workspace::{Workspace, is_ci};
 
 /// Tests for MariaDB have this in their names; they run once for each release of it.
 const MARIADB_FILTER: &str = "mariadb";
+/// How often the failover test kills the primary here.
+const FAILOVERS: u32 = 2;
 
 /// What `test` and `coverage` are told.
 #[derive(Debug, Default, Args)]
@@ -72,6 +75,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs, report: Report) -> Res
     let mut tally = Tally::default();
     cargo_test(workspace, args, coverage.as_ref(), &built, &servers, &mut tally)?;
     second_mariadb(args, coverage.as_ref(), &built, &servers, &mut tally)?;
+    fail_over(workspace, args, coverage.as_ref(), &built, &servers, &mut tally)?;
     if args.is_whole() {
         let mut own = workspace.cargo("test");
         own.args(["--quiet", "--package", "xtask"]);
@@ -123,7 +127,7 @@ fn coverage(workspace: &Workspace, args: &TestArgs) -> Result<Option<Coverage>> 
 
 /// What the build made.
 #[derive(Debug, Default)]
-struct Build {
+pub(crate) struct Build {
     /// All programs, for the coverage report.
     programs: Vec<PathBuf>,
     /// Test programs, each with the folder of its package.
@@ -134,19 +138,33 @@ struct Build {
 
 impl Build {
     fn new(workspace: &Workspace, args: &TestArgs, coverage: Option<&Coverage>) -> Result<Self> {
-        let mut build = Self::default();
         let mut command = workspace.cargo("test");
-        command.args(["--no-run", "--message-format=json-render-diagnostics"]);
         args.select(&mut command);
         if let Some(coverage) = coverage {
             coverage.instrument(&mut command);
         }
+        Self::from_command(command)
+    }
+
+    /// Builds what this `cargo test` would run, without running it.
+    pub(crate) fn from_command(mut command: Command) -> Result<Self> {
+        let mut build = Self::default();
+        command.args(["--no-run", "--message-format=json-render-diagnostics"]);
         if !process::lines(&mut command, |line| build.note(line))? {
             bail!("`{}` failed", process::describe(&command));
         }
         build.programs.sort_unstable();
         build.programs.dedup();
         Ok(build)
+    }
+
+    /// The test program of this name, and the folder of its package.
+    pub(crate) fn test(&self, name: &str) -> Option<(&Path, &Path)> {
+        let is_it = |program: &Path| {
+            let file = program.file_name().unwrap_or_default().to_string_lossy();
+            file.rsplit_once('-').is_some_and(|(before, _)| before == name)
+        };
+        self.tests.iter().find(|(program, _)| is_it(program)).map(|(program, folder)| (&**program, &**folder))
     }
 
     fn note(&mut self, message: &str) {
@@ -227,6 +245,32 @@ fn second_mariadb(
     Ok(())
 }
 
+/// Runs the failover test, alone, because it counts seconds.
+fn fail_over(
+    workspace: &Workspace,
+    args: &TestArgs,
+    coverage: Option<&Coverage>,
+    built: &Build,
+    servers: &[Server],
+    tally: &mut Tally,
+) -> Result<()> {
+    if !args.is_whole() {
+        println!("a filtered run: the failover test is left out (`cargo xtask failover` runs it alone)");
+        return Ok(());
+    }
+    let program = match server::group_program(&workspace.target) {
+        Ok(program) => program,
+        Err(error) if is_ci() => return Err(error.context("in CI the failover test is not left out")),
+        Err(error) => {
+            println!("the failover test is left out, for want of a server program: {error:#}");
+            return Ok(());
+        }
+    };
+    let mut command = failover::command(built, &program, &workspace.target, FAILOVERS)?;
+    built.environment(&mut command, coverage, servers);
+    tally.watch(&mut command, "failover")
+}
+
 /// What the test programs said.
 #[derive(Debug, Default)]
 struct Tally {
@@ -281,6 +325,8 @@ mod tests {
         build.note("no JSON");
         assert_eq!(build.programs.len(), 2);
         assert_eq!(build.tests, [("/t/deps/x-1".into(), "/w/x".into())]);
+        assert_eq!(build.test("x").unwrap().1, std::path::Path::new("/w/x"));
+        assert!(build.test("queue").is_none());
         assert_eq!(build.binaries["queue"], std::path::Path::new("/t/queue"));
     }
 }

@@ -95,6 +95,13 @@ impl Database {
         Some(Path::new(path.split('?').next().unwrap_or_default()))
     }
 
+    /// Whether the URL names the members of a group and not one server.
+    fn names_several_hosts(&self) -> bool {
+        let authority = self.url.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = authority.split(['/', '?']).next().unwrap_or_default();
+        authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(','))
+    }
+
     /// Whether there can be something to look at: a server, or a file that exists.
     pub(crate) fn is_there(&self) -> bool {
         self.file().is_none_or(Path::exists)
@@ -164,8 +171,12 @@ impl Database {
         match error {
             StoreError::Unavailable { source } if file => Failure::failed(format!("cannot use {shown}: {source}")),
             StoreError::Unavailable { source } => {
-                Failure::failed(format!("cannot reach {shown}: {}", without_place(&source.to_string())))
-                    .hint("start the server, or correct the host and port of the URL")
+                let hint = if self.names_several_hosts() {
+                    "name every member of the replication group in the URL, and see that it has a primary"
+                } else {
+                    "start the server, or correct the host and port of the URL"
+                };
+                Failure::failed(format!("cannot reach {shown}: {}", without_place(&source.to_string()))).hint(hint)
             }
             StoreError::Denied { source } if file => {
                 Failure::failed(format!("cannot write to {shown}: {source}")).hint(format!("chmod u+w {shown}"))
@@ -237,6 +248,14 @@ mod tests {
         let server = named("mysql://app:secret@db/shop");
         let gone = server.explain(&StoreError::unavailable("mysql://app@db:3306/shop: connection refused"));
         assert_eq!(gone.message(), "cannot reach mysql://app:***@db/shop: connection refused");
+        let group = named("mysql://app:se,cret@db1,db2:3307/shop");
+        let told = "mysql://app@db1:3306,db2:3307/shop: none of its hosts takes writes: db1:3306: connection refused";
+        assert_eq!(
+            group.explain(&StoreError::unavailable(told)).to_string(),
+            "error: cannot reach mysql://app:***@db1,db2:3307/shop: none of its hosts takes writes: db1:3306: connection refused\n  \
+             try: name every member of the replication group in the URL, and see that it has a primary"
+        );
+        assert!(!named("mysql://app:se,cret@db1/shop").names_several_hosts());
         let odd = server.explain(&StoreError::other("odd: very"));
         assert_eq!(odd.to_string(), "error: mysql://app:***@db/shop: odd: very");
     }

@@ -72,6 +72,7 @@ mod tests {
             ("sqlite://queue.db", "sqlite://queue.db"),
             ("no url at all", "no url at all"),
             ("mysql://app:secret@127.0.0.1:3306/shop", "mysql://app:***@127.0.0.1:3306/shop"),
+            ("mysql://app:se,cret@db1:3306,db2,db3:3307/shop", "mysql://app:***@db1:3306,db2,db3:3307/shop"),
             ("mysql://app@db/shop", "mysql://app@db/shop"),
             ("mysql://app:se/cr@t@db/shop", "mysql://app:***@db/shop"),
             ("mysql://:secret@db", "mysql://:***@db"),

@@ -10,12 +10,13 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use queue_core::StoreError;
 use sqlx::mysql::{MySqlArguments, MySqlRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, Either, Executor, MySql, MySqlConnection};
+use sqlx::{AssertSqlSafe, Either, Executor, MySql, MySqlConnection};
 use tokio::runtime::{Handle, Id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::error::{Class, Told, classify, to_store_error};
+use crate::error::{Told, is_refusal};
+use crate::hosts::{Hosts, Seat};
 use crate::options::MySqlOptions;
 use crate::url::Target;
 
@@ -44,25 +45,25 @@ enum Phase {
 
 /// The connections of one store.
 pub(crate) struct Connections {
-    target: Target,
+    hosts: Hosts,
     options: MySqlOptions,
     normal: Arc<Semaphore>,
     urgent: Arc<Semaphore>,
     /// By runtime, because a connection is driven by the runtime that opened it: one that the heartbeat's own thread
     /// uses must not hang when the main runtime is starved.
-    idle: Mutex<HashMap<Id, Vec<MySqlConnection>>>,
+    idle: Mutex<HashMap<Id, Vec<(MySqlConnection, Seat)>>>,
 }
 
 impl std::fmt::Debug for Connections {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connections").field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("Connections").field("hosts", &self.place()).finish_non_exhaustive()
     }
 }
 
 impl Connections {
     pub(crate) fn new(target: Target, options: MySqlOptions) -> Self {
         Self {
-            target,
+            hosts: Hosts::new(target, settings(options.lock_wait), options.connect_timeout),
             normal: Arc::new(Semaphore::new(options.connections_max)),
             urgent: Arc::new(Semaphore::new(URGENT_CONNECTIONS)),
             options,
@@ -72,7 +73,12 @@ impl Connections {
 
     /// The server and the database, for errors.
     pub(crate) fn place(&self) -> &str {
-        &self.target.shown
+        self.hosts.place()
+    }
+
+    /// Which servers there are.
+    pub(crate) const fn hosts(&self) -> &Hosts {
+        &self.hosts
     }
 
     /// A connection of one's own. An idle one may have been closed by the server meanwhile: [`Conn::was_idle`] says so.
@@ -83,19 +89,27 @@ impl Connections {
             let busy = format!("all {} connections to {} are in use", self.options.connections_max, self.place());
             return Err(StoreError::unavailable(Told(busy)));
         };
-        let idle = self.idle().get_mut(&Handle::current().id()).and_then(Vec::pop);
+        let idle = self.take_idle();
         let was_idle = idle.is_some();
-        let raw = match idle {
-            Some(raw) => raw,
-            None => self.open().await?,
+        let (raw, seat) = match idle {
+            Some(idle) => idle,
+            None => self.hosts.connect().await?,
         };
-        Ok(Conn { raw, phase: Phase::Idle, was_idle, _permit: permit })
+        Ok(Conn { raw, seat, phase: Phase::Idle, was_idle, _permit: permit })
+    }
+
+    /// An idle connection to the server that takes writes, as far as is known.
+    fn take_idle(&self) -> Option<(MySqlConnection, Seat)> {
+        let mut idle = self.idle();
+        let own = idle.get_mut(&Handle::current().id())?;
+        own.retain(|(_, seat)| self.hosts.holds(*seat));
+        own.pop()
     }
 
     /// Keeps a connection for the next call. Only one without a transaction may come back.
     pub(crate) fn put_back(&self, conn: Conn) {
-        if conn.phase == Phase::Idle {
-            self.idle().entry(Handle::current().id()).or_default().push(conn.raw);
+        if conn.phase == Phase::Idle && self.hosts.holds(conn.seat) {
+            self.idle().entry(Handle::current().id()).or_default().push((conn.raw, conn.seat));
         }
     }
 
@@ -104,43 +118,29 @@ impl Connections {
         self.idle().remove(&Handle::current().id());
     }
 
-    async fn open(&self) -> Result<MySqlConnection, StoreError> {
-        let opened = timeout(self.options.connect_timeout, async {
-            let mut raw = self.target.options.clone().disable_statement_logging().connect().await?;
-            raw.execute(AssertSqlSafe(self.settings())).await?;
-            Ok(raw)
-        });
-        match opened.await {
-            Ok(Ok(raw)) => Ok(raw),
-            Ok(Err(error)) => Err(to_store_error(&error, false, self.place())),
-            Err(_) => {
-                Err(StoreError::unavailable(Told(format!("{}: no connection within the time for it", self.place()))))
-            }
-        }
-    }
-
-    /// All that our statements depend on, so that no global setting of the server matters.
-    fn settings(&self) -> String {
-        let wait = self.options.lock_wait.as_secs().max(1);
-        // MariaDB alone reads what stands after the exclamation mark: it turns a long list into a subquery, which it then
-        // answers by a scan.
-        format!(
-            "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION \
-             sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1, \
-             innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {} \
-             /*M!100306 , in_predicate_conversion_threshold = 0 */",
-            wait.max(10)
-        )
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Vec<MySqlConnection>>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Vec<(MySqlConnection, Seat)>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// All that our statements depend on, so that no global setting of the server matters.
+fn settings(lock_wait: Duration) -> String {
+    let wait = lock_wait.as_secs().max(1);
+    // MariaDB alone reads what stands after the exclamation mark: it turns a long list into a subquery, which it then
+    // answers by a scan.
+    format!(
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION \
+         sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1, \
+         innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {} \
+         /*M!100306 , in_predicate_conversion_threshold = 0 */",
+        wait.max(10)
+    )
 }
 
 /// A connection in use by one call. Dropping it closes it.
 pub(crate) struct Conn {
     raw: MySqlConnection,
+    seat: Seat,
     phase: Phase,
     was_idle: bool,
     _permit: OwnedSemaphorePermit,
@@ -150,6 +150,11 @@ impl Conn {
     /// Whether it lay idle before this call, so that a loss may only mean that the server closed it long ago.
     pub(crate) const fn was_idle(&self) -> bool {
         self.was_idle
+    }
+
+    /// Which server it leads to.
+    pub(crate) const fn seat(&self) -> Seat {
+        self.seat
     }
 
     /// Whether what was asked for last may have been committed, though no answer came.
@@ -271,12 +276,6 @@ pub(crate) async fn bound_on(
         }
     }
     Ok(reply)
-}
-
-/// Whether the server answered with an error, so that it is known that the commit was not reached: it stops at the first
-/// error. A server that ends the connection may have come further than it says.
-fn is_refusal(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(_)) && classify(error) != Class::Lost
 }
 
 /// How long to wait before the transaction is run again: short, and longer each time.

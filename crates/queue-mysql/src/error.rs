@@ -59,7 +59,12 @@ const NUMBERS: &[(u16, Class)] = &[
     (1290, Class::ReadOnly),
     (1792, Class::ReadOnly),
     (1836, Class::ReadOnly),
-    (3100, Class::ReadOnly), // a group member that may not write
+    (3100, Class::ReadOnly), // a group member that may not write, or was cut off while it did
+    (3796, Class::ReadOnly), // a group member that cannot keep its promise of consistency now
+    (3797, Class::ReadOnly),
+    (3798, Class::ReadOnly),
+    (3799, Class::ReadOnly),
+    (1047, Class::ReadOnly), // a Galera node that is not in its cluster's primary component
     (1040, Class::Busy),
     (1041, Class::Busy),
     (1135, Class::Busy),
@@ -88,11 +93,30 @@ const NUMBERS: &[(u16, Class)] = &[
     (1242, Class::Guard),
 ];
 
+/// Said by a group member whose commit went wrong: it may have reached the others.
+const UNSURE: &[u16] = &[3100, 3797, 3798];
+
+/// The server's number of an error.
+pub(crate) fn number(error: &sqlx::Error) -> Option<u16> {
+    match error {
+        sqlx::Error::Database(database) => {
+            database.try_downcast_ref::<MySqlDatabaseError>().map(MySqlDatabaseError::number)
+        }
+        _ => None,
+    }
+}
+
+/// Whether the server answered with an error, so that it is known that the commit was not reached: it stops at the first
+/// error. A server that ends the connection may have come further than it says.
+pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
+    number(error).is_some_and(|number| !UNSURE.contains(&number)) && classify(error) != Class::Lost
+}
+
 /// What kind of error this is.
 pub(crate) fn classify(error: &sqlx::Error) -> Class {
     match error {
-        sqlx::Error::Database(database) => {
-            let number = database.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
+        sqlx::Error::Database(_) => {
+            let number = number(error).unwrap_or(0);
             NUMBERS.iter().find(|(known, _)| *known == number).map_or(Class::Other, |(_, class)| *class)
         }
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Class::Lost,
@@ -151,7 +175,7 @@ impl Error for Told {}
 pub(crate) fn to_store_error(error: &sqlx::Error, committing: bool, place: &str) -> StoreError {
     let told = |hint: &str| Told(format!("{place}: {}{hint}", plain(error)));
     match classify(error) {
-        Class::Lost if committing => StoreError::unknown_outcome(told("")),
+        Class::Lost | Class::ReadOnly if committing => StoreError::unknown_outcome(told("")),
         Class::Lost | Class::Busy | Class::Repeat(_) => StoreError::unavailable(told("")),
         Class::ReadOnly => StoreError::unavailable(told("; it takes no writes, being a replica or in a failover")),
         Class::Denied => StoreError::denied(told(denied_hint(error))),
@@ -175,7 +199,7 @@ fn denied_hint(error: &sqlx::Error) -> &'static str {
 
 /// The error in few words. The server's messages quote values of a row only where a key is double or a value does not fit, so
 /// of those only the number is told.
-fn plain(error: &sqlx::Error) -> String {
+pub(crate) fn plain(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(database) => {
             let Some(error) = database.try_downcast_ref::<MySqlDatabaseError>() else { return "a server error".into() };

@@ -1,5 +1,7 @@
 //! What the parts of a store share.
 
+use std::sync::atomic::AtomicU64;
+
 use queue_core::StoreError;
 use queue_core::error::SchemaProblem;
 
@@ -23,6 +25,8 @@ pub(crate) struct Inner {
     pub(crate) held: Held,
     pub(crate) sweep: Sweep,
     pub(crate) retries: Retries,
+    /// The server whose clock was told last, as [`Seat::server`](crate::hosts::Seat) counts them.
+    pub(crate) judged: AtomicU64,
 }
 
 /// The first row of a reply that must have one.

@@ -14,6 +14,8 @@ use crate::inner::Inner;
 
 /// Tries of one call, at most.
 const TRIES_MAX: u32 = 10;
+/// Tries of one call whose connection was lost, or led to a server that takes no writes, at most.
+const TRIES_AFTER_LOSS: u32 = 3;
 
 /// One call to the store. It is tried on a connection, from the beginning each time; what it learns in one try it may
 /// keep for the next.
@@ -59,24 +61,47 @@ impl Inner {
     }
 
     async fn repeat<O: Operation>(&self, mut operation: O) -> Result<O::Output, StoreError> {
+        let hosts = self.connections.hosts();
         let mut tries = 0;
+        // Whether a try that was repeated, because that does no harm, may have been committed.
+        let mut unsure = false;
         loop {
             tries += 1;
-            let mut conn = self.connections.acquire(O::URGENT).await?;
-            let failure = match timeout(self.options.call_timeout, operation.attempt(self, &mut conn)).await {
-                Ok(Ok(output)) => {
+            let mut conn = match self.connections.acquire(O::URGENT).await {
+                Err(error) if unsure => return Err(StoreError::unknown_outcome(error)),
+                acquired => acquired?,
+            };
+            let seat = conn.seat();
+            let ended = tokio::select! {
+                biased;
+                ended = timeout(self.options.call_timeout, operation.attempt(self, &mut conn)) => Some(ended),
+                () = hosts.moved(seat), if hosts.are_several() => None,
+            };
+            let failure = match ended {
+                Some(Ok(Ok(output))) => {
                     self.connections.put_back(conn);
                     return Ok(output);
                 }
-                Ok(Err(failure)) => failure,
-                Err(_) => return Err(self.timed_out(&conn)),
+                Some(Ok(Err(failure))) => failure,
+                // The server is cut off from the others, or frozen, and another one has taken its place.
+                None if tries < TRIES_AFTER_LOSS && (!conn.is_committing() || O::REPEATABLE) => {
+                    unsure |= conn.is_committing();
+                    self.retries.count("moved");
+                    continue;
+                }
+                None | Some(Err(_)) => {
+                    hosts.doubt(seat);
+                    return Err(self.timed_out(&conn));
+                }
             };
             let committing = conn.is_committing();
             let class = failure.class();
             let rolled_back = !matches!(class, Some(Class::Lost | Class::ReadOnly | Class::PacketTooLarge))
                 && matches!(timeout(self.options.call_timeout, conn.rollback()).await, Ok(Ok(())));
             let was_idle = conn.was_idle();
-            if rolled_back && !committing {
+            // A group that refuses a commit may have another primary: the next connection asks.
+            let refused_by_group = class == Some(Class::Repeat("certification")) && hosts.are_several();
+            if rolled_back && !committing && !refused_by_group {
                 self.connections.put_back(conn);
             } else {
                 drop(conn);
@@ -93,22 +118,31 @@ impl Inner {
                 }
                 Failure::Sql(error) => error,
             };
+            let may_repeat = !committing || O::REPEATABLE;
             match classify(&error) {
-                Class::Repeat(kind) if tries < TRIES_MAX && (!committing || O::REPEATABLE) => {
+                Class::Repeat(kind) if tries < TRIES_MAX && may_repeat => {
                     self.retries.count(kind);
                     sleep(repeat_delay(tries)).await;
                 }
                 // The server closes what lies idle for long, and restarts: one look with a new connection tells.
-                Class::Lost if (was_idle || O::REPEATABLE) && tries < 3 && (!committing || O::REPEATABLE) => {
+                Class::Lost if (was_idle || O::REPEATABLE) && tries < TRIES_AFTER_LOSS && may_repeat => {
                     self.connections.forget_own();
                     self.retries.count("reconnect");
                 }
-                Class::ReadOnly => {
-                    self.connections.forget_own();
-                    return Err(to_store_error(&error, committing, self.connections.place()));
+                // It was the one to write to, and is not any more: look for the one that is.
+                Class::ReadOnly if hosts.are_several() && tries < TRIES_AFTER_LOSS && may_repeat => {
+                    hosts.doubt(seat);
+                    self.retries.count("moved");
                 }
-                _ => return Err(to_store_error(&error, committing, self.connections.place())),
+                class => {
+                    if class == Class::ReadOnly {
+                        hosts.doubt(seat);
+                        self.connections.forget_own();
+                    }
+                    return Err(to_store_error(&error, committing || unsure, self.connections.place()));
+                }
             }
+            unsure |= committing;
         }
     }
 

@@ -1,12 +1,13 @@
 //! What is left behind: sessions past their lease, and tasks whose session is fenced.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::Ordering;
 
 use queue_core::reap::{FencedSession, Lost, LostTask};
-use queue_core::{ClaimId, Run, SessionId, TaskId};
+use queue_core::{ClaimId, Run, SessionId, StoreError, TaskId};
 
 use crate::connection::{Conn, Reply};
-use crate::error::Failure;
+use crate::error::{Failure, Told};
 use crate::inner::{Inner, missing};
 use crate::members::decode;
 use crate::operation::Operation;
@@ -22,7 +23,12 @@ pub(crate) struct FenceExpired {
 impl Operation for FenceExpired {
     type Output = Vec<FencedSession>;
 
-    async fn attempt(&mut self, _: &Inner, conn: &mut Conn) -> Result<Vec<FencedSession>, Failure> {
+    async fn attempt(&mut self, inner: &Inner, conn: &mut Conn) -> Result<Vec<FencedSession>, Failure> {
+        // The caller trusts the clock that it read; after a move, leases must first have had the time to be renewed.
+        if inner.judged.load(Ordering::Relaxed) != conn.seat().server {
+            let told = "another server answers now; leases are judged once its clock was read";
+            return Err(StoreError::unavailable(Told(told.to_owned())).into());
+        }
         // Without locks first: an idle tick writes nothing and waits for nobody.
         let expired = format!("fenced_at IS NULL AND lease_until <= {CLOCK}");
         let look = format!("SELECT id FROM queue_session WHERE {expired} ORDER BY id LIMIT {}", self.limit);

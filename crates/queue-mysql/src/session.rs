@@ -1,5 +1,6 @@
 //! Sessions: one row each, whose renewal is an update of that row alone.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use queue_core::reap::StoreTime;
@@ -157,6 +158,7 @@ impl Operation for Clock {
         let replies = conn.run(format!("SELECT {CLOCK}, {server}")).await?;
         let row = replies.first().and_then(|reply| reply.rows.first()).ok_or_else(|| missing("the clock's answer"))?;
         let server: Vec<u8> = value(row, 1)?;
+        inner.judged.store(conn.seat().server, Ordering::Relaxed);
         Ok(StoreTime { now: time(row, 0)?, server: String::from_utf8_lossy(&server).into_owned() })
     }
 }

@@ -24,6 +24,7 @@ use crate::operation::Operation;
 use crate::options::MySqlOptions;
 use crate::server::Server;
 use crate::sql::value;
+use crate::standing::{Standing, VARIABLES};
 use crate::url::Target;
 use crate::{busy, claim, migrate, progress, reap, session, settle, sweep, transactional};
 
@@ -37,6 +38,10 @@ impl MySqlStore {
     /// Connects to what a URL names: `mysql://user:password@host:3306/database`, also `mariadb://…`. TLS is used where the
     /// server offers it; `ssl-mode`, `ssl-ca`, `ssl-cert`, `ssl-key` and `socket` can be given as in `…?ssl-mode=required`. The
     /// schema is not touched: migrate it.
+    ///
+    /// Several hosts of one replicated database may stand where one does, with commas between them, in any order. The one
+    /// that takes writes (the primary of a replication group, or the only one that is not read-only) is found by asking
+    /// and followed when it moves; the others are never written to. `docs/SCALING.md` says how to run such a group.
     ///
     /// # Errors
     ///
@@ -65,6 +70,7 @@ impl MySqlStore {
             held: Default::default(),
             sweep: Default::default(),
             retries: Default::default(),
+            judged: Default::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -76,15 +82,23 @@ impl MySqlStore {
 
 async fn find_server(connections: &Connections) -> Result<Server, StoreError> {
     let mut conn = connections.acquire(false).await?;
-    let read = async |conn: &mut Conn| -> Result<Server, Failure> {
-        let reply = conn.run("SELECT VERSION(), @@version_comment, DATABASE()".to_owned()).await?;
-        let row = reply.first().and_then(|reply| reply.rows.first()).ok_or_else(|| missing("the server's version"))?;
+    let read = async |conn: &mut Conn| -> Result<(Server, Standing), Failure> {
+        let replies = conn.run(format!("SELECT VERSION(), @@version_comment, DATABASE(); {VARIABLES}")).await?;
+        let row =
+            replies.first().and_then(|reply| reply.rows.first()).ok_or_else(|| missing("the server's version"))?;
         let (version, comment, database): (String, String, String) = (value(row, 0)?, value(row, 1)?, value(row, 2)?);
-        Ok(Server::parse(&version, &comment, &database)?)
+        let server = Server::parse(&version, &comment, &database)?;
+        let standing = Standing::of(replies.get(1).map_or(&[][..], |reply| reply.rows.as_slice()))?;
+        standing.check(connections.hosts().are_several())?;
+        Ok((server, standing))
     };
     match read(&mut conn).await {
-        Ok(server) => {
-            connections.put_back(conn);
+        Ok((server, standing)) => {
+            let is_member = standing.group.is_some();
+            connections.hosts().settle_on(server.flavor, &standing);
+            if !is_member || connections.hosts().are_several() {
+                connections.put_back(conn);
+            } // else the next one waits for the backlog of a new primary, as a member must
             Ok(server)
         }
         Err(Failure::Sql(error)) => Err(to_store_error(&error, false, connections.place())),

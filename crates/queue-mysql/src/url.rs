@@ -5,15 +5,26 @@ use std::fmt;
 use queue_core::StoreError;
 use sqlx::mysql::MySqlConnectOptions;
 
-const FORM: &str = "write mysql://user:password@host:3306/database";
+const FORM: &str = "write mysql://user:password@host:3306/database, or several hosts with commas between them";
 /// What may stand behind the question mark.
 const KNOWN: &[&str] =
     &["ssl-mode", "sslmode", "ssl-ca", "sslca", "ssl-cert", "sslcert", "ssl-key", "sslkey", "socket"];
 
-/// Where the server is, and who we are there.
+/// Hosts of one URL, at most.
+const HOSTS_MAX: usize = 16;
+
+/// One server of those that the URL names, and who we are there.
+#[derive(Clone)]
+pub(crate) struct Host {
+    pub(crate) options: MySqlConnectOptions,
+    /// Host and port, or the socket.
+    pub(crate) place: String,
+}
+
+/// Where the servers are. Several are one database: the one among them that takes writes is found by asking.
 #[derive(Clone)]
 pub(crate) struct Target {
-    pub(crate) options: MySqlConnectOptions,
+    pub(crate) hosts: Vec<Host>,
     /// The URL without its password, for errors.
     pub(crate) shown: String,
 }
@@ -44,23 +55,63 @@ impl Target {
                 }
             }
         }
+        let mut hosts: Vec<Host> = Vec::new();
+        let urls = one_for_each_host(url)?;
+        let several = urls.len() > 1;
+        for url in &urls {
+            let host = Host::parse(url)?;
+            if several && host.options.get_socket().is_some() {
+                return Err(refused("it names several hosts and a socket"));
+            }
+            // Named twice is asked once.
+            if hosts.iter().all(|known| known.place != host.place) {
+                hosts.push(host);
+            }
+        }
+        let Some(Host { options, .. }) = hosts.first() else { return Err(refused("it names no host")) };
+        let places: Vec<_> = hosts.iter().map(|host| host.place.as_str()).collect();
+        let (user, database) = (options.get_username(), options.get_database().unwrap_or_default());
+        let shown = format!("mysql://{user}@{}/{database}", places.join(","));
+        Ok(Self { hosts, shown })
+    }
+}
+
+impl Host {
+    /// Reads a URL of one host.
+    fn parse(url: &str) -> Result<Self, StoreError> {
         // The parser's own error never quotes the URL, but nothing here depends on that staying so.
         let options: MySqlConnectOptions = url.parse().map_err(|error| match &error {
             sqlx::Error::Configuration(_) if !leaks(url, &error) => refused(&error.to_string()),
             _ => refused("it cannot be read"),
         })?;
-        let Some(database) = options.get_database().map(str::to_owned) else {
+        if options.get_database().is_none() {
             return Err(refused("it names no database"));
-        };
+        }
         let place = match options.get_socket() {
             Some(socket) => socket.display().to_string(),
             None => format!("{}:{}", options.get_host(), options.get_port()),
         };
-        let shown = format!("mysql://{}@{place}/{database}", options.get_username());
         // The store sets what it needs by itself, once for each connection.
         let options = options.timezone(None).pipes_as_concat(false).no_engine_substitution(false);
-        Ok(Self { options, shown })
+        Ok(Self { options, place })
     }
+}
+
+/// The URL once for each host in it: `mysql://user@h1:3306,h2:3306/database` are two.
+fn one_for_each_host(url: &str) -> Result<Vec<String>, StoreError> {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
+    // A comma in the name or the password is not between hosts.
+    let hosts_from = url[start..end].rfind('@').map_or(start, |at| start + at + 1);
+    let (before, hosts, after) = (&url[..hosts_from], &url[hosts_from..end], &url[end..]);
+    let hosts: Vec<_> = hosts.split(',').collect();
+    if hosts.len() > HOSTS_MAX {
+        return Err(refused(&format!("it names more than {HOSTS_MAX} hosts")));
+    }
+    if hosts.len() > 1 && hosts.iter().any(|host| host.is_empty() || host.starts_with(':')) {
+        return Err(refused("one of its hosts is empty"));
+    }
+    Ok(hosts.iter().map(|host| format!("{before}{host}{after}")).collect())
 }
 
 /// Whether the text quotes the password.
@@ -90,6 +141,28 @@ mod tests {
         assert_eq!(format!("{target:?}"), target.shown);
         let socket = Target::parse("mariadb://ana@localhost/shop?socket=/run/mysqld.sock").unwrap();
         assert_eq!(socket.shown, "mysql://ana@/run/mysqld.sock/shop");
+    }
+
+    #[test]
+    fn a_url_may_name_several_hosts() {
+        let target =
+            Target::parse("mysql://ana:a,b%40c@db1,db2:3307,[::1]:3308,db1:3306/shop?ssl-mode=required").unwrap();
+        assert_eq!(target.shown, "mysql://ana@db1:3306,db2:3307,[::1]:3308/shop");
+        let places: Vec<_> = target.hosts.iter().map(|host| host.place.as_str()).collect();
+        assert_eq!(places, ["db1:3306", "db2:3307", "[::1]:3308"]);
+        for host in &target.hosts {
+            assert_eq!((host.options.get_username(), host.options.get_database()), ("ana", Some("shop")));
+        }
+        for (url, says) in [
+            ("mysql://ana:s3cret@db1,,db2/shop", "one of its hosts is empty"),
+            ("mysql://ana:s3cret@db1,:3306/shop", "one of its hosts is empty"),
+            ("mysql://ana:s3cret@db1,db2/shop?socket=/run/s3.sock", "several hosts and a socket"),
+            ("mysql://ana:s3cret@db1,db2:99999/shop", "port"),
+            (&format!("mysql://ana:s3cret@{}db/shop", "db,".repeat(HOSTS_MAX)), "more than 16 hosts"),
+        ] {
+            let text = error(url);
+            assert!(text.contains(says) && !text.contains("s3cret"), "{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,8 @@ use queue_core::StoreError;
 use crate::client::Queue;
 
 /// Connects to the store that a URL names: `mysql://user@host/database` (`mariadb://` likewise) or `sqlite://queue.db`. The
-/// schema is not touched; [`Queue::migrate`] does that.
+/// schema is not touched; [`Queue::migrate`] does that. `mysql://user@h1,h2,h3/database` names the members of a replication
+/// group: the one that takes writes is found, and followed when it moves.
 ///
 /// The queue does not know its store's type, so it cannot write in a transaction of yours. Make it with
 /// [`Queue::new`] and the store's own `connect` where you need that; nothing else changes.

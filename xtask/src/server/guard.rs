@@ -32,6 +32,12 @@ pub(crate) fn command(life: Life, words: &[OsString]) -> Result<Command> {
     Ok(command)
 }
 
+/// The command line that becomes `words` under `life`, for others to start: they set `XTASK_PARENT` to their process id.
+pub(crate) fn words(life: Life, words: &[OsString]) -> Result<Vec<OsString>> {
+    let command = command(life, words)?;
+    Ok(std::iter::once(command.get_program()).chain(command.get_args()).map(OsString::from).collect())
+}
+
 /// What the hidden subcommand does; returns only if it cannot.
 pub(crate) fn become_program(life: Life, words: &[OsString]) -> Result<()> {
     match life {
@@ -39,7 +45,7 @@ pub(crate) fn become_program(life: Life, words: &[OsString]) -> Result<()> {
         Life::Tied => tie()?,
     }
     let (program, arguments) = words.split_first().context("no program")?;
-    let error = Command::new(program).args(arguments).env_remove("XTASK_PARENT").exec();
+    let error = Command::new(program).args(arguments).env_remove("XTASK_PARENT").env_remove("LD_LIBRARY_PATH").exec();
     bail!("cannot start {}: {error}", program.display());
 }
 

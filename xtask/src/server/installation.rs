@@ -118,12 +118,28 @@ impl Installation {
         words
     }
 
+    /// The command line of a member of a replication group, without its data directory.
+    pub(crate) fn group_member(&self) -> Result<Vec<OsString>> {
+        let plugins = ["lib/mysql/plugin", "lib64/mysql/plugin", "lib/plugin"].map(|folder| self.base.join(folder));
+        let plugins = plugins.iter().find(|folder| folder.join("group_replication.so").is_file());
+        let plugins = plugins.with_context(|| format!("{} has no plugin for group replication", self.source))?;
+        let mut words = self.program.words().to_vec();
+        words.extend(self.fixed_options());
+        words.push(joined("--plugin-dir=", plugins));
+        Ok(words)
+    }
+
     fn options(&self, home: &Path) -> Vec<OsString> {
+        let mut options = self.fixed_options();
+        options.extend([joined("--datadir=", &home.join("data")), joined("--tmpdir=", home)]);
+        options
+    }
+
+    /// The options that do not depend on where the data is.
+    fn fixed_options(&self) -> Vec<OsString> {
         let mut options = vec![
             "--no-defaults".into(),
             joined("--basedir=", &self.base),
-            joined("--datadir=", &home.join("data")),
-            joined("--tmpdir=", home),
             joined("--lc-messages-dir=", &self.share),
             joined("--character-sets-dir=", &self.share.join("charsets")),
         ];

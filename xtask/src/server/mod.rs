@@ -13,9 +13,12 @@ mod local;
 mod wire;
 
 use std::any::Any;
+use std::ffi::OsString;
 use std::fmt;
+use std::path::Path;
 
 pub(crate) use choose::{Choice, choose, wants_container};
+use installation::Installation;
 
 /// The user that every server of ours has, with all rights.
 pub(crate) const USER: &str = "app";
@@ -135,6 +138,17 @@ impl fmt::Display for Server {
             None => write!(f, "{engine} {} ({}, {whose})", self.version, self.source),
         }
     }
+}
+
+/// The command line of a MySQL server that can be a member of a replication group, without its data directory. It ends with
+/// the process that starts it.
+pub(crate) fn group_program(target: &Path) -> anyhow::Result<Vec<OsString>> {
+    let installed = Installation::installed(Kind::Mysql).and_then(|installation| installation.group_member());
+    let member = installed.or_else(|_| {
+        let unpacked = Installation::unpacked(Kind::Mysql, &target.join("servers"));
+        unpacked.and_then(|installation| installation.group_member())
+    })?;
+    guard::words(guard::Life::Tied, &member)
 }
 
 fn url(port: u16) -> String {
