@@ -54,6 +54,7 @@ const NUMBERS: &[(u16, Class)] = &[
     (1184, Class::Lost),
     (1317, Class::Lost), // the query was interrupted: by an operator, or with its connection
     (1927, Class::Lost), // MariaDB: the connection was killed
+    (3032, Class::Lost), // the server went into its offline mode, as a member does that left its group
     (3169, Class::Lost), // the session was killed
     (4031, Class::Lost), // idle for too long
     (1290, Class::ReadOnly),

@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use crate::connection::run_on;
 use crate::error::{Class, Told, classify, plain, to_store_error};
 use crate::server::Flavor;
-use crate::standing::{MEMBERS, Member, Standing, VARIABLES, Verdict, WAIT_FOR_BACKLOG, choose};
+use crate::standing::{ALSO_TAKES, MEMBERS, Member, Standing, VARIABLES, Verdict, WAIT_FOR_BACKLOG, choose};
 use crate::url::Target;
 
 /// How long the host that was the right one may take to answer before the others are asked as well.
@@ -287,7 +287,7 @@ impl Hosts {
                 said.extend(takes.iter().map(|asked| Said {
                     host: asked.host,
                     kind: Kind::Not,
-                    text: "takes writes, but so does another host; make all but one read-only".to_owned(),
+                    text: ALSO_TAKES.to_owned(),
                 }));
                 Err(said)
             }

@@ -19,6 +19,9 @@ pub(crate) const MEMBERS: &str = "SELECT member_id, member_host, member_port, me
 /// come before the claim it belongs to, and would count as stale.
 pub(crate) const WAIT_FOR_BACKLOG: &str = "SET SESSION group_replication_consistency = 'BEFORE_ON_PRIMARY_FAILOVER'";
 
+/// Said of a host that takes writes when another one does as well.
+pub(crate) const ALSO_TAKES: &str = "takes writes, but so does another host; make all but one read-only";
+
 /// What a server says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
@@ -294,5 +297,26 @@ mod tests {
         let alone = standing(&[("server_uuid", "d")]);
         assert_eq!(choose(&[&alone, &new], &[&alone, &new, &witness]), None);
         assert_eq!(choose(&[&alone, &standing(&[("server_uuid", "e")])], &[]), None);
+    }
+
+    #[test]
+    fn the_documentation_quotes_what_is_said() {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let page = words(include_str!("../../../docs/SCALING.md"));
+        let group = [("group_replication_group_name", "g"), ("group_replication_single_primary_mode", "OFF")];
+        let mut said = vec![
+            standing(&group).check(false).unwrap_err().to_string(),
+            standing(&[("wsrep_on", "ON")]).check(true).unwrap_err().to_string(),
+            format!("db1:3306 {ALSO_TAKES}"),
+        ];
+        for (version, comment) in [("8.0.19", ""), ("8.0.11-TiDB-v7.5.0", ""), ("8.0.30-Vitess", "")] {
+            said.push(Server::parse(version, comment, "").unwrap_err().to_string());
+        }
+        for text in said {
+            // Without the version before it and the list of what would do after it.
+            let text = text.split_once("cannot be used: ").map_or(text.as_str(), |(_, why)| why);
+            let text = text.split(". MySQL").next().unwrap_or_default();
+            assert!(page.contains(text), "docs/SCALING.md does not quote: {text}");
+        }
     }
 }
