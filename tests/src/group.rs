@@ -151,7 +151,8 @@ impl Group {
         panic!("no other member became the primary:\n{}", self.logs());
     }
 
-    async fn takes_writes(&self, index: usize) -> Option<bool> {
+    /// Whether a member is the primary and takes writes; `None` when it does not say.
+    pub async fn takes_writes(&self, index: usize) -> Option<bool> {
         let mut member = self.connect(index).await?;
         let sql = "SELECT NOT @@super_read_only AND EXISTS (SELECT 1 FROM performance_schema.replication_group_members \
                    WHERE member_id = @@server_uuid AND member_state = 'ONLINE' AND member_role = 'PRIMARY')";

@@ -106,14 +106,24 @@ async fn failover() {
     group.promote((primary + 1) % group.len()).await;
     recovered("switchover", &group, &load, primary, at).await;
 
-    // A primary that hangs closes no connection: whoever waits for its answer must notice by asking the others.
     if kills > 2 {
+        // A primary that hangs closes no connection: whoever waits for its answer must notice by asking the others.
         let primary = calm(&group, &load).await;
-        let process = Pid::from_raw(group.process(primary).try_into().unwrap());
         let at = now();
-        kill(process, Signal::SIGSTOP).unwrap();
+        signal(&group, primary, Signal::SIGSTOP);
         recovered("freeze", &group, &load, primary, at).await;
-        kill(process, Signal::SIGCONT).unwrap();
+        signal(&group, primary, Signal::SIGCONT);
+
+        // A primary without the others, as a cut network leaves it: its commits hang, until it gives itself up.
+        let primary = calm(&group, &load).await;
+        let others: Vec<_> = (0..group.len()).filter(|member| *member != primary).collect();
+        let at = now();
+        others.iter().for_each(|member| signal(&group, *member, Signal::SIGSTOP));
+        while group.takes_writes(primary).await == Some(true) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        others.iter().for_each(|member| signal(&group, *member, Signal::SIGCONT));
+        recovered("cut off", &group, &load, primary, at).await;
     }
 
     calm(&group, &load).await;
@@ -140,6 +150,10 @@ async fn failover() {
         assert_eq!(group.strangers(member).await, Vec::<String>::new(), "a member that was no primary was written to");
     }
     assert_same_tables(&group).await;
+}
+
+fn signal(group: &Group, member: usize, signal: Signal) {
+    kill(Pid::from_raw(group.process(member).try_into().unwrap()), signal).unwrap();
 }
 
 fn report(verdict: &Verdict, refused: u64) -> String {
