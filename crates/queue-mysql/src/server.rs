@@ -11,7 +11,6 @@ use crate::sql::CLOCK;
 /// OceanBase is the furthest from MySQL. Beyond what the methods say, the other modules keep to what it can do:
 ///
 /// * It has no charset `ascii` and no TLS, and works at READ COMMITTED by itself, which we ask for anyway.
-/// * `LOCK IN SHARE MODE` locks like `FOR UPDATE` (there is no `FOR SHARE`): claims of one session follow each other.
 /// * It works out every subquery, also in the branch of an `IF` that is not taken: [`guard`](crate::sql::guard).
 /// * It takes the hints `FORCE INDEX` and `/*+ INDEX(…) */`, joins to derived tables and CHECK constraints as MySQL does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,6 +104,11 @@ impl Flavor {
     /// Whether `LIMIT` counts the rows that SKIP LOCKED then leaves out: few rows, or none, do not say that no more are free.
     pub(crate) const fn limits_before_skipping(self) -> bool {
         matches!(self, Self::OceanBase)
+    }
+
+    /// Whether a row can be locked for sharing. OceanBase locks it for this transaction alone when asked for that.
+    pub(crate) const fn shares_locks(self) -> bool {
+        !matches!(self, Self::OceanBase)
     }
 
     /// An expression that tells servers apart, so that a clock is not compared with another's.

@@ -33,6 +33,11 @@ pub(super) struct Judged {
 }
 
 impl Judged {
+    /// Whether nothing is to be written.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.ends.is_empty()
+    }
+
     /// The members of the claim.
     pub(super) fn members(&self) -> impl Iterator<Item = (TaskId, Member)> + '_ {
         self.runs.iter().map(|run| (run.key.task, Member { type_id: run.type_id, queue_id: run.key.queue_id }))
