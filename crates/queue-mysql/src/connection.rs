@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use crate::error::{Told, is_refusal};
 use crate::hosts::{Hosts, Seat};
 use crate::options::MySqlOptions;
+use crate::server::Flavor;
 use crate::url::Target;
 
 /// Connections kept apart for renewing sessions, so that a lease never waits for a free one.
@@ -63,7 +64,7 @@ impl std::fmt::Debug for Connections {
 impl Connections {
     pub(crate) fn new(target: Target, options: MySqlOptions) -> Self {
         Self {
-            hosts: Hosts::new(target, settings(options.lock_wait), options.connect_timeout),
+            hosts: Hosts::new(target, options.clone()),
             normal: Arc::new(Semaphore::new(options.connections_max)),
             urgent: Arc::new(Semaphore::new(URGENT_CONNECTIONS)),
             options,
@@ -95,7 +96,8 @@ impl Connections {
             Some(idle) => idle,
             None => self.hosts.connect().await?,
         };
-        Ok(Conn { raw, seat, phase: Phase::Idle, was_idle, _permit: permit })
+        let flavor = self.hosts.flavor().unwrap_or_default();
+        Ok(Conn { raw, seat, flavor, phase: Phase::Idle, was_idle, _permit: permit })
     }
 
     /// An idle connection to the server that takes writes, as far as is known.
@@ -124,16 +126,17 @@ impl Connections {
 }
 
 /// All that our statements depend on, so that no global setting of the server matters.
-fn settings(lock_wait: Duration) -> String {
-    let wait = lock_wait.as_secs().max(1);
+pub(crate) fn settings(options: &MySqlOptions, flavor: Flavor) -> String {
+    let wait = options.lock_wait.as_secs().max(1);
     // MariaDB alone reads what stands after the exclamation mark: it turns a long list into a subquery, which it then
     // answers by a scan.
     format!(
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; SET SESSION \
          sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1, \
          innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {} \
-         /*M!100306 , in_predicate_conversion_threshold = 0 */",
-        wait.max(10)
+         /*M!100306 , in_predicate_conversion_threshold = 0 */{}",
+        wait.max(10),
+        flavor.settings(options)
     )
 }
 
@@ -141,6 +144,7 @@ fn settings(lock_wait: Duration) -> String {
 pub(crate) struct Conn {
     raw: MySqlConnection,
     seat: Seat,
+    flavor: Flavor,
     phase: Phase,
     was_idle: bool,
     _permit: OwnedSemaphorePermit,
@@ -169,7 +173,7 @@ impl Conn {
 
     /// Statements that write nothing, or that write inside the open transaction. One reply for each.
     pub(crate) async fn run(&mut self, sql: String) -> Result<Vec<Reply>, sqlx::Error> {
-        run_on(&mut self.raw, sql).await
+        run_on(&mut self.raw, self.flavor.say(sql)).await
     }
 
     /// Begins a transaction and runs these statements in it, in one round trip. One reply for each of them.

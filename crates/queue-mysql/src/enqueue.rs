@@ -111,7 +111,7 @@ pub(crate) async fn enqueue_in(
 ) -> Result<Vec<Enqueued>, Failure> {
     let rows = numbered(inner, batch)?;
     let prefix = format!("{}.", inner.server.database);
-    let now = clock(&run_on(conn, format!("SELECT {CLOCK}")).await?)?;
+    let now = clock(&run_on(conn, inner.server.flavor.say(format!("SELECT {CLOCK}"))).await?)?;
     let mut tables = Tables { prefix: &prefix, lock: "" };
     let mut repeated = false;
     for _ in 0..3 {

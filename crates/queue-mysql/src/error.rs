@@ -92,6 +92,16 @@ const NUMBERS: &[(u16, Class)] = &[
     (1586, Class::Duplicate),
     (1153, Class::PacketTooLarge),
     (1242, Class::Guard),
+    // Of OceanBase.
+    (6002, Class::Repeat("rolled_back")),    // also when the data's leader moved
+    (6235, Class::Repeat("record_changed")), // since the snapshot of a transaction at REPEATABLE READ
+    (5627, Class::Repeat("schema_changed")),
+    (4012, Class::Lost), // no answer in the time for a query or a transaction
+    (6225, Class::Lost), // nobody knows whether it was committed
+    (4038, Class::Lost), // the node does not lead the data any more
+    (4013, Class::Busy), // no memory: more was changed than could be written out
+    (4030, Class::Busy),
+    (5930, Class::Busy), // too many prepared statements
 ];
 
 /// Said by a group member whose commit went wrong: it may have reached the others.

@@ -14,15 +14,17 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use queue_core::StoreError;
+use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{ConnectOptions as _, Error, MySqlConnection};
 use tokio::runtime::{Handle, Id};
 use tokio::time::{sleep, timeout};
 
-use crate::connection::run_on;
+use crate::connection::{run_on, settings};
 use crate::error::{Class, Told, classify, plain, to_store_error};
+use crate::options::MySqlOptions;
 use crate::server::Flavor;
 use crate::standing::{ALSO_TAKES, MEMBERS, Member, Standing, VARIABLES, Verdict, WAIT_FOR_BACKLOG, choose};
-use crate::url::Target;
+use crate::url::{Host, Target};
 
 /// How long the host that was the right one may take to answer before the others are asked as well.
 const CURRENT_LIMIT: Duration = Duration::from_secs(1);
@@ -58,9 +60,7 @@ struct Current {
 /// The servers.
 pub(crate) struct Hosts {
     target: Target,
-    /// Run on each new connection.
-    settings: String,
-    connect_limit: Duration,
+    options: MySqlOptions,
     /// What the store began on.
     flavor: OnceLock<Flavor>,
     /// Whether the only host is a member of a replication group.
@@ -97,11 +97,10 @@ struct Asked {
 }
 
 impl Hosts {
-    pub(crate) fn new(target: Target, settings: String, connect_limit: Duration) -> Self {
+    pub(crate) fn new(target: Target, options: MySqlOptions) -> Self {
         Self {
             target,
-            settings,
-            connect_limit,
+            options,
             flavor: OnceLock::new(),
             only_in_group: AtomicBool::new(false),
             current: Mutex::default(),
@@ -190,9 +189,9 @@ impl Hosts {
 
     async fn connect_to_only(&self) -> Result<MySqlConnection, StoreError> {
         let Some(host) = self.target.hosts.first() else { return Err(StoreError::other("the URL names no host")) };
-        let opened = timeout(self.connect_limit, async {
-            let mut raw = host.options.clone().disable_statement_logging().connect().await?;
-            run_on(&mut raw, self.settings.clone()).await?;
+        let opened = timeout(self.options.connect_timeout, async {
+            let mut raw = self.login(host).connect().await?;
+            run_on(&mut raw, self.settings()).await?;
             if self.only_in_group.load(Ordering::Relaxed) {
                 run_on(&mut raw, WAIT_FOR_BACKLOG.to_owned()).await?;
             }
@@ -244,7 +243,7 @@ impl Hosts {
 
     /// Asks all hosts at once. The order in which the URL names them does not matter, and a dead one holds nothing up.
     async fn search(&self) -> Result<Asked, Vec<Said>> {
-        let limit = SEARCH_LIMIT.min(self.connect_limit);
+        let limit = SEARCH_LIMIT.min(self.options.connect_timeout);
         let mut asking: FuturesUnordered<_> = (0..self.target.hosts.len()).map(|host| self.ask(host, limit)).collect();
         let (mut takes, mut others, mut said) = (Vec::<Asked>::new(), Vec::<Standing>::new(), Vec::new());
         let mut grace = None;
@@ -296,10 +295,10 @@ impl Hosts {
 
     /// Connects to one host and asks what it is.
     async fn ask(&self, host: usize, limit: Duration) -> Result<Asked, Said> {
-        let options = self.target.hosts[host].options.clone().disable_statement_logging();
+        let options = self.login(&self.target.hosts[host]);
         let asking = timeout(limit, async {
             let mut raw = options.connect().await?;
-            let replies = run_on(&mut raw, format!("{}; {VARIABLES}", self.settings)).await?;
+            let replies = run_on(&mut raw, format!("{}; {VARIABLES}", self.settings())).await?;
             let mut standing = Standing::of(replies.last().map_or(&[][..], |reply| reply.rows.as_slice()))?;
             if standing.group.is_some() {
                 let mut replies = run_on(&mut raw, MEMBERS.to_owned()).await?;
@@ -342,8 +341,22 @@ impl Hosts {
         }
     }
 
-    fn flavor(&self) -> Option<Flavor> {
+    /// The kind of server, once the first connection has told.
+    pub(crate) fn flavor(&self) -> Option<Flavor> {
         self.flavor.get().copied()
+    }
+
+    /// What is run on each new connection.
+    fn settings(&self) -> String {
+        settings(&self.options, self.flavor().unwrap_or_default())
+    }
+
+    fn login(&self, host: &Host) -> MySqlConnectOptions {
+        let login = host.options.clone().disable_statement_logging();
+        match self.flavor().and_then(Flavor::statements_max) {
+            Some(statements) => login.statement_cache_capacity(statements),
+            None => login,
+        }
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {

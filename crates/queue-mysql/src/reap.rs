@@ -140,7 +140,7 @@ async fn lost_tasks(
     let replies = conn
         .begin(&format!(
             "SELECT task_id, claim_id FROM queue_signal WHERE task_id IN ({ids}); \
-             SELECT id FROM queue_task FORCE INDEX (PRIMARY) WHERE id IN ({ids}) AND status = 1 ORDER BY id LIMIT {limit} \
+             SELECT id FROM queue_task FORCE INDEX (PRIMARY) WHERE id IN ({ids}) AND status = 1 ORDER BY id \
              FOR UPDATE SKIP LOCKED"
         ))
         .await?;
@@ -152,6 +152,8 @@ async fn lost_tasks(
     for row in replies.get(1).map_or(&[][..], |reply| reply.rows.as_slice()) {
         free.push(value(row, 0)?);
     }
+    // Not by the statement: not every server skips before it limits.
+    free.truncate(limit);
     let rows = read(conn, &list(&free)).await?;
     conn.rollback().await?;
     if rows.iter().any(|row| !row.is_known(inner)) {

@@ -2,12 +2,30 @@
 
 use queue_core::StoreError;
 
-/// The kind of server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use crate::options::MySqlOptions;
+use crate::sql::CLOCK;
+
+/// The kind of server. Statements are written in the words of MySQL; what another kind needs otherwise is told here, by the
+/// methods, and nowhere else.
+///
+/// OceanBase is the furthest from MySQL. Beyond what the methods say, the other modules keep to what it can do:
+///
+/// * It has no charset `ascii` and no TLS, and works at READ COMMITTED by itself, which we ask for anyway.
+/// * It works out every subquery, also in the branch of an `IF` that is not taken: [`guard`](crate::sql::guard).
+/// * It takes the hints `FORCE INDEX` and `/*+ INDEX(…) */`, joins to derived tables and CHECK constraints as MySQL does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Flavor {
+    #[default]
     MySql,
     MariaDb,
+    OceanBase,
 }
+
+/// OceanBase takes the time from a clock that it reads only every few milliseconds (100 of them were seen on a busy machine), so
+/// that a later statement may get an earlier time. What it can be asked for exactly is the session's time; the difference
+/// to the session's time of the cached clock brings that one up to date, whatever the session's time zone is.
+const OCEANBASE_CLOCK: &str = "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6)) + \
+     TIMESTAMPDIFF(MICROSECOND, NOW(6), SYSDATE(6)))";
 
 /// Rows to be deleted by the values of an index, without ever looking at another row: a scan would wait for the locks of
 /// others, and they for its own. Neither server can be asked for that in the other's words.
@@ -30,7 +48,7 @@ impl Deletion<'_> {
         let and = if fixed.is_empty() { "" } else { " AND " };
         let names = columns.join(", ");
         match flavor {
-            Flavor::MySql => {
+            Flavor::MySql | Flavor::OceanBase => {
                 format!("DELETE /*+ INDEX({table} {index}) */ FROM {table} WHERE {fixed}{and}({names}) IN ({rows})")
             }
             // It takes the hint for a comment, and gives FORCE INDEX no place in this statement; but it joins to a list of keys
@@ -48,6 +66,60 @@ impl Deletion<'_> {
 }
 
 impl Flavor {
+    /// A statement in the server's own words.
+    pub(crate) fn say(self, sql: String) -> String {
+        match self {
+            Self::OceanBase => sql.replace(CLOCK, OCEANBASE_CLOCK),
+            Self::MySql | Self::MariaDb => sql,
+        }
+    }
+
+    /// Whether a connection must be opened in another way than one to a server of which nothing is known yet.
+    pub(crate) const fn needs_own_settings(self) -> bool {
+        matches!(self, Self::OceanBase)
+    }
+
+    /// What a session needs beyond the settings that all servers take, with a semicolon before it.
+    pub(crate) fn settings(self, options: &MySqlOptions) -> String {
+        match self {
+            // The variables of InnoDB are there and do nothing.
+            Self::OceanBase => format!(
+                "; SET SESSION ob_trx_lock_timeout = {}, ob_query_timeout = {}",
+                options.lock_wait.as_micros(),
+                options.call_timeout.as_micros()
+            ),
+            Self::MySql | Self::MariaDb => String::new(),
+        }
+    }
+
+    /// How many prepared statements a connection keeps, where the driver's own number is too many. OceanBase gives a session
+    /// 50 cursors, and each of them is one.
+    pub(crate) const fn statements_max(self) -> Option<usize> {
+        match self {
+            Self::OceanBase => Some(32),
+            Self::MySql | Self::MariaDb => None,
+        }
+    }
+
+    /// Whether `LIMIT` counts the rows that SKIP LOCKED then leaves out: few rows, or none, do not say that no more are free.
+    pub(crate) const fn limits_before_skipping(self) -> bool {
+        matches!(self, Self::OceanBase)
+    }
+
+    /// Whether a row can be locked for sharing. OceanBase locks it for this transaction alone when asked for that.
+    pub(crate) const fn shares_locks(self) -> bool {
+        !matches!(self, Self::OceanBase)
+    }
+
+    /// An expression that tells servers apart, so that a clock is not compared with another's.
+    pub(crate) const fn identity(self) -> &'static str {
+        match self {
+            // The same on all machines of one OceanBase, which keep their clocks together.
+            Self::MySql | Self::OceanBase => "@@server_uuid",
+            Self::MariaDb => "CONCAT(@@hostname, ':', @@port, '/', @@server_id)",
+        }
+    }
+
     /// Deletes rows by their one-column key; the ids with commas between them.
     pub(crate) fn delete_by_id(self, table: &'static str, column: &'static str, ids: &str) -> String {
         let rows = format!("({})", ids.replace(',', "),("));
@@ -77,15 +149,26 @@ impl Server {
                 return Err(unsupported(&said, why));
             }
         }
-        let flavor = if lower.contains("mariadb") { Flavor::MariaDb } else { Flavor::MySql };
-        // MariaDB puts 5.5.5- before its version where old replicas look.
-        let number = version.strip_prefix("5.5.5-").unwrap_or(version);
+        let flavor = if lower.contains("oceanbase") {
+            Flavor::OceanBase
+        } else if lower.contains("mariadb") {
+            Flavor::MariaDb
+        } else {
+            Flavor::MySql
+        };
+        let number = match flavor {
+            // Its version is that of a MySQL which it resembles; its own is in the comment: `OceanBase_CE 4.3.5.0 (r…)`.
+            Flavor::OceanBase => comment.find(|c: char| c.is_ascii_digit()).map_or("", |at| &comment[at..]),
+            // MariaDB puts 5.5.5- before its version where old replicas look.
+            Flavor::MySql | Flavor::MariaDb => version.strip_prefix("5.5.5-").unwrap_or(version),
+        };
         let mut parts = number.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
         let mut next = || parts.next().unwrap_or(0);
         let version = (next(), next(), next());
         let (floor, name) = match flavor {
             Flavor::MySql => ((8, 0, 20), "MySQL 8.0.20"),
             Flavor::MariaDb => ((10, 6, 0), "MariaDB 10.6"),
+            Flavor::OceanBase => ((4, 3, 5), "OceanBase 4.3.5"),
         };
         if version < floor {
             return Err(unsupported(&said, &format!("it lacks SKIP LOCKED as we need it; use {name} or later")));
@@ -97,7 +180,8 @@ impl Server {
 fn unsupported(said: &str, why: &str) -> StoreError {
     StoreError::Unsupported {
         reason: format!(
-            "the server ({}) cannot be used: {why}. MySQL 8.0.20 or later and MariaDB 10.6 or later can",
+            "the server ({}) cannot be used: {why}. MySQL 8.0.20 or later, MariaDB 10.6 or later and OceanBase 4.3.5 or \
+             later can",
             said.trim()
         ),
     }
@@ -125,6 +209,13 @@ mod tests {
     }
 
     #[test]
+    fn oceanbase_is_asked_for_the_exact_time() {
+        let sql = format!("SELECT {CLOCK}, 1");
+        assert_eq!(Flavor::MySql.say(sql.clone()), sql);
+        assert_eq!(Flavor::OceanBase.say(sql), format!("SELECT {OCEANBASE_CLOCK}, 1"));
+    }
+
+    #[test]
     fn servers_below_the_floor_are_refused() {
         let parse = |version, comment| Server::parse(version, comment, "a`b");
         let mysql = parse("8.0.20-0ubuntu1", "(Ubuntu)").unwrap();
@@ -132,10 +223,18 @@ mod tests {
         let maria = parse("5.5.5-10.6.1-MariaDB-log", "").unwrap();
         assert_eq!((maria.flavor, maria.version), (Flavor::MariaDb, (10, 6, 1)));
         assert_eq!(parse("9.7.4-2", "(Debian)").unwrap().version, (9, 7, 4));
+        let comment = "OceanBase 4.3.5.3 seekdb (r1.4.0.0) (Built 1-d0cb Sep  8 2026)";
+        let ocean = parse("5.7.25-OceanBase seekdb-v1.4.0.0", comment).unwrap();
+        assert_eq!((ocean.flavor, ocean.version), (Flavor::OceanBase, (4, 3, 5)));
+        let ocean =
+            parse("5.7.25-OceanBase_CE-v4.4.2.0", "OceanBase_CE 4.4.2.0 (r104-2025) (Built Oct 20 2025)").unwrap();
+        assert_eq!((ocean.flavor, ocean.version), (Flavor::OceanBase, (4, 4, 2)));
         for (version, comment, told) in [
             ("8.0.19", "MySQL", "8.0.20"),
             ("5.7.44-log", "", "8.0.20"),
             ("10.5.12-MariaDB", "", "10.6"),
+            ("5.7.25-OceanBase_CE-v4.2.1.8", "OceanBase_CE 4.2.1.8 (r108)", "4.3.5"),
+            ("5.7.25-OceanBase", "", "4.3.5"),
             ("8.0.11-TiDB-v7.5.0", "", "TiDB"),
             ("8.0.30-Vitess", "", "Vitess"),
         ] {

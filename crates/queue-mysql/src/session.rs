@@ -15,7 +15,6 @@ use crate::enqueue::add;
 use crate::error::Failure;
 use crate::inner::{Inner, missing};
 use crate::operation::Operation;
-use crate::server::Flavor;
 use crate::settle::delete_signals;
 use crate::sql::{CLOCK, list, time, value};
 
@@ -151,10 +150,7 @@ impl Operation for Clock {
     const REPEATABLE: bool = true;
 
     async fn attempt(&mut self, inner: &Inner, conn: &mut Conn) -> Result<StoreTime, Failure> {
-        let server = match inner.server.flavor {
-            Flavor::MySql => "@@server_uuid",
-            Flavor::MariaDb => "CONCAT(@@hostname, ':', @@port, '/', @@server_id)",
-        };
+        let server = inner.server.flavor.identity();
         let replies = conn.run(format!("SELECT {CLOCK}, {server}")).await?;
         let row = replies.first().and_then(|reply| reply.rows.first()).ok_or_else(|| missing("the clock's answer"))?;
         let server: Vec<u8> = value(row, 1)?;

@@ -21,7 +21,7 @@ use crate::inner::{Inner, missing};
 use crate::operation::Operation;
 use crate::row::{INSERT_FINISHED, Move, TaskRow, lock_sql, moves, read_sql};
 use crate::server::{Deletion, Flavor};
-use crate::sql::{CLOCK, chunk, list, placeholders, time, value};
+use crate::sql::{CLOCK, chunk, guard, list, placeholders, time, value};
 
 /// Writes how runs ended.
 pub(crate) struct SettleBatch {
@@ -144,8 +144,7 @@ impl<'a> Completions<'a> {
                  status = 1 AND claim_id = {claim}",
                 list(members.iter().map(|(task, _)| task))
             ));
-            // Two rows where one may be is an error, which stops the rest and the commit.
-            sql.push(format!("SELECT IF(ROW_COUNT() = {}, 1, (SELECT 1 UNION SELECT 2))", members.len()));
+            sql.push(guard(members.len()));
         }
         let finished = list(
             self.by_claim

@@ -9,6 +9,13 @@ use sqlx::{Decode, MySql, Row};
 /// The server's clock in microseconds, whatever its time zone.
 pub(crate) const CLOCK: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6))";
 
+/// Goes after a statement that must change (match, that is) so many rows. With any other number it is an error of its own
+/// ([`Class::Guard`](crate::error::Class::Guard)), which stops the rest and the commit: two rows where one may be. Whether there
+/// are two hangs on a condition, and not on an `IF` around them, because OceanBase works out a subquery that nobody asks for.
+pub(crate) fn guard(rows: usize) -> String {
+    format!("SELECT (SELECT 1 UNION ALL SELECT 2 FROM DUAL WHERE ROW_COUNT() <> {rows})")
+}
+
 /// The items with commas between them.
 pub(crate) fn list<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     let mut text = String::new();

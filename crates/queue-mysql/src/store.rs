@@ -96,9 +96,10 @@ async fn find_server(connections: &Connections) -> Result<Server, StoreError> {
         Ok((server, standing)) => {
             let is_member = standing.group.is_some();
             connections.hosts().settle_on(server.flavor, &standing);
-            if !is_member || connections.hosts().are_several() {
+            let is_settled = !server.flavor.needs_own_settings();
+            if is_settled && (!is_member || connections.hosts().are_several()) {
                 connections.put_back(conn);
-            } // else the next one waits for the backlog of a new primary, as a member must
+            } // else the next one waits for the backlog of a new primary, as a member must, or gets what its kind needs
             Ok(server)
         }
         Err(Failure::Sql(error)) => Err(to_store_error(&error, false, connections.place())),

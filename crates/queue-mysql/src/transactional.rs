@@ -34,11 +34,11 @@ async fn complete(
     // The end's time is read back from the row, so that the list has the very same one.
     let replies = run_on(
         conn,
-        format!(
+        inner.server.flavor.say(format!(
             "UPDATE {database}.queue_task FORCE INDEX (PRIMARY) SET status = 2, completed_at = {CLOCK} WHERE id = {task} AND \
              status = 1 AND claim_id = {claim}; SELECT status, claim_id FROM {database}.queue_task WHERE id = {task} \
              LOCK IN SHARE MODE"
-        ),
+        )),
     )
     .await?;
     if replies.first().is_none_or(|reply| reply.affected == 0) {

@@ -21,3 +21,13 @@ mod mariadb {
 
     queue_testkit::conformance!(fresh);
 }
+
+mod oceanbase {
+    use super::support::{Database, OCEANBASE};
+
+    async fn fresh() -> Database {
+        Database::fresh(OCEANBASE).await
+    }
+
+    queue_testkit::conformance!(fresh);
+}

@@ -16,7 +16,7 @@ use crate::error::{Class, Failure, Told};
 use crate::inner::Inner;
 use crate::lanes::Survey;
 use crate::operation::Operation;
-use crate::sql::value;
+use crate::sql::{guard, value};
 use offer::Offer;
 use take::Judged;
 
@@ -51,7 +51,21 @@ impl Operation for Claim {
             Ok(taken) => taken,
             Err(failure) => return Err(self.explain(inner, conn, &judged, failure, now).await),
         };
-        let next_due = offer.next_due_and_commit(conn).await?;
+        // Where nothing can be locked for sharing, the session's row is locked as late as can be: claims of one session would
+        // wait for each other.
+        let hold = (!inner.server.flavor.shares_locks() && !judged.is_empty()).then(|| {
+            let session = request.session;
+            let touch = format!("UPDATE queue_session SET drain = drain WHERE id = {session} AND fenced_at IS NULL");
+            format!("{touch}; {}", guard(1))
+        });
+        let next_due = match offer.next_due_and_commit(conn, hold).await {
+            Ok(next_due) => next_due,
+            Err(failure) if failure.class() == Some(Class::Guard) => {
+                conn.rollback().await?;
+                return Ok(ClaimReply::Fenced);
+            }
+            Err(failure) => return Err(failure),
+        };
         inner.lanes.saw(offer.seen(), now);
         if let Some(queue) = offer.last_queue() {
             inner.lanes.set_turn(queue);

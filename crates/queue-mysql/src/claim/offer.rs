@@ -20,6 +20,8 @@ const LOOK_MAX: usize = 20_000;
 const WINDOW_MAX: usize = 4_000;
 /// Rounds of one claim, at most.
 const ROUNDS_MAX: usize = 24;
+/// Rows that are tried at once where all those before were held by others, at most.
+const REACH_MAX: usize = 1_000;
 /// Later rows looked at for the next due time, where types are chosen.
 const LATER_MAX: usize = 1_000;
 
@@ -40,6 +42,9 @@ struct LaneWork {
     last: Option<Position>,
     /// Rows that the next look at types reads: more each time that too little was found.
     window: usize,
+    /// Rows to try next, at least: more each time that all of those tried were held by others, so that few rounds are
+    /// enough to come past them.
+    reach: usize,
     /// The types wanted when this claim began to read; `None` when all were.
     chosen: Option<Vec<u32>>,
 }
@@ -182,7 +187,10 @@ impl<'a> Offer<'a> {
             |queue: usize, lane: usize| if self.queues[queue].lanes[lane].lane.suspect { suspects } else { share };
         hungry
             .into_iter()
-            .map(|(queue, lane)| (queue, lane, Ask::Rows(limit(queue, lane) + self.avoided.len())))
+            .map(|(queue, lane)| {
+                let reach = self.queues[queue].lanes[lane].reach;
+                (queue, lane, Ask::Rows((limit(queue, lane) + self.avoided.len()).max(reach)))
+            })
             .collect()
     }
 
@@ -264,15 +272,27 @@ impl<'a> Offer<'a> {
         admission: &mut Admission<'_>,
         judged: &mut Judged,
     ) -> Result<bool, Failure> {
+        let flavor = inner.server.flavor;
         let mut sql = Vec::new();
         for (queue, lane, ask) in plans {
             let work = &self.queues[*queue].lanes[*lane];
+            let place = || {
+                let origin = work.next.unwrap_or(Origin::Head).condition();
+                format!("{origin} AND run_at <= {} ORDER BY run_at, task_id", self.now.as_micros())
+            };
             let rows = match ask {
-                Ask::Rows(limit) => format!(
-                    "{} AND run_at <= {} ORDER BY run_at, task_id LIMIT {limit}",
-                    work.next.unwrap_or(Origin::Head).condition(),
-                    self.now.as_micros()
-                ),
+                Ask::Rows(limit) => {
+                    if flavor.limits_before_skipping() {
+                        // Where the rows end that the limit lets through, whoever holds them.
+                        sql.push(format!(
+                            "SELECT run_at, task_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{} LIMIT 1 OFFSET {}",
+                            work.lane.condition(),
+                            place(),
+                            limit - 1
+                        ));
+                    }
+                    format!("{} LIMIT {limit}", place())
+                }
                 Ask::These(these) => format!(
                     " AND (run_at, task_id) IN ({}) ORDER BY run_at, task_id",
                     list(these.iter().map(|(run_at, task)| format!("({run_at},{task})")))
@@ -288,10 +308,9 @@ impl<'a> Offer<'a> {
             conn.run(sql.join("; ")).await?
         } else {
             self.begun = true;
-            let alive = format!(
-                "SELECT fenced_at IS NULL FROM queue_session WHERE id = {} LOCK IN SHARE MODE",
-                self.request.session
-            );
+            let lock = if flavor.shares_locks() { " LOCK IN SHARE MODE" } else { "" };
+            let alive =
+                format!("SELECT fenced_at IS NULL FROM queue_session WHERE id = {}{lock}", self.request.session);
             let mut replies = conn.begin(&format!("{alive}; {}", sql.join("; "))).await?;
             let reply = replies.remove(0);
             if reply.rows.first().map_or(Ok(0_i64), |row| value(row, 0))? != 1 {
@@ -300,12 +319,25 @@ impl<'a> Offer<'a> {
             replies
         };
         let mut is_refreshed = false;
-        for ((queue, lane, ask), reply) in plans.iter().zip(&mut replies) {
+        let mut replies = replies.drain(..);
+        for (queue, lane, ask) in plans {
             let (queue, lane) = (*queue, *lane);
-            if let Ask::Rows(limit) = ask {
-                self.looked += reply.rows.len().max(1);
-                self.queues[queue].lanes[lane].exhausted = reply.rows.len() < *limit;
+            let mut end: Option<Position> = None;
+            if matches!(ask, Ask::Rows(_)) && flavor.limits_before_skipping() {
+                let reply = replies.next().unwrap_or_default();
+                end = reply.rows.first().map(|row| Ok::<_, Failure>((value(row, 0)?, value(row, 1)?))).transpose()?;
             }
+            let reply = replies.next().unwrap_or_default();
+            let tried = match ask {
+                Ask::Rows(limit) => {
+                    let work = &mut self.queues[queue].lanes[lane];
+                    self.looked += if end.is_some() { *limit } else { reply.rows.len().max(1) };
+                    work.exhausted = end.is_none() && reply.rows.len() < *limit;
+                    *limit
+                }
+                Ask::These(these) => these.len(),
+            };
+            self.queues[queue].lanes[lane].reach = if reply.rows.is_empty() { (tried * 4).min(REACH_MAX) } else { 0 };
             for row in &reply.rows {
                 let (run_at, task): (i64, u64) = (value(row, 0)?, value(row, 1)?);
                 let Some(id) = TaskId::new(task) else { continue };
@@ -360,6 +392,12 @@ impl<'a> Offer<'a> {
                     lane_work.passed = Some((run_at, task));
                 }
             }
+            // The rest of these rows others hold, as if the server had skipped them.
+            if let Some(end) = end.filter(|_| !self.full) {
+                let work = &mut self.queues[queue].lanes[lane];
+                work.last = work.last.max(Some(end));
+                work.next = work.last.map(Origin::After);
+            }
         }
         Ok(true)
     }
@@ -375,8 +413,13 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// When the next task that this scope could take is due, in the same round trip as the commit.
-    pub(super) async fn next_due_and_commit(&self, conn: &mut Conn) -> Result<Option<Timestamp>, Failure> {
+    /// When the next task that this scope could take is due, in the same round trip as the commit, before which `last`
+    /// stands.
+    pub(super) async fn next_due_and_commit(
+        &self,
+        conn: &mut Conn,
+        last: Option<String>,
+    ) -> Result<Option<Timestamp>, Failure> {
         let now = self.now.as_micros();
         let suspects = self.request.capacity.suspects > 0;
         let is_spent = self.limited.iter().any(|(id, left)| *left == 0 && self.served.contains(id));
@@ -408,12 +451,16 @@ impl<'a> Offer<'a> {
             );
             sql.push(format!("SELECT MIN(run_at) FROM ({ahead}) AS ahead WHERE TRUE{condition}"));
         }
+        let asked = sql.len();
         let replies = match (self.begun, sql.is_empty()) {
-            (true, _) => conn.run_and_commit(&sql.join("; ")).await?,
+            (true, _) => {
+                sql.extend(last);
+                conn.run_and_commit(&sql.join("; ")).await?
+            }
             (false, true) => Vec::new(),
             (false, false) => conn.run(sql.join("; ")).await?,
         };
-        for reply in replies.iter().take(sql.len()) {
+        for reply in replies.iter().take(asked) {
             let first: Option<i64> = reply.rows.first().map_or(Ok(None), |row| value(row, 0))?;
             next = [next, first].into_iter().flatten().min();
         }
@@ -455,6 +502,7 @@ impl LaneWork {
             passed: None,
             last: None,
             window: 0,
+            reach: 0,
             chosen: None,
         }
     }

@@ -14,7 +14,7 @@ use crate::held::Member;
 use crate::inner::Inner;
 use crate::members::encode;
 use crate::row::{COLUMNS, COLUMNS_LEN, Defect, Move, ReadyKey, TaskRow, delete_ready, lock_sql, moves, read_sql};
-use crate::sql::{list, value};
+use crate::sql::{guard, list, value};
 
 /// A row that may run.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,11 @@ pub(super) struct Judged {
 }
 
 impl Judged {
+    /// Whether nothing is to be written.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.runs.is_empty() && self.ends.is_empty()
+    }
+
     /// The members of the claim.
     pub(super) fn members(&self) -> impl Iterator<Item = (TaskId, Member)> + '_ {
         self.runs.iter().map(|run| (run.key.task, Member { type_id: run.type_id, queue_id: run.key.queue_id }))
@@ -65,8 +70,8 @@ impl Judged {
         keys.sort_unstable_by_key(|key| key.task);
         let ids = list(keys.iter().map(|key| key.task));
         let (claim, count, started) = (request.claim, keys.len(), now.as_micros());
-        // Two rows where one may be is an error: the count of rows changed must be the count of rows taken.
-        let guard = format!("SELECT IF(ROW_COUNT() = {count}, 1, (SELECT 1 UNION SELECT 2))");
+        // The count of rows changed must be the count of rows taken.
+        let guard = guard(count);
         let sql = format!(
             "{}; UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = LEAST(attempt, 65534) + 1, claims = LEAST(claims, 4294967294) + 1, \
              claim_id = {claim}, started_at = {started}, progress = NULL, progress_message = NULL WHERE id IN ({ids}) AND \

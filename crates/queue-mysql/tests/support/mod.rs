@@ -7,6 +7,7 @@ use std::thread;
 use queue_core::Migrate as _;
 use queue_mysql::MySqlStore;
 use queue_testkit::conformance::Fixture;
+use sqlx::mysql::MySqlDatabaseError;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, MySqlConnection};
 
 /// Where the MySQL server is.
@@ -15,6 +16,10 @@ pub(crate) const MYSQL: &str = "TEST_MYSQL_URL";
 pub(crate) const MARIADB: &str = "TEST_MARIADB_URL";
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
+
+/// Where the OceanBase server is.
+#[allow(dead_code, reason = "not every test binary looks at it")]
+pub(crate) const OCEANBASE: &str = "TEST_OCEANBASE_URL";
 
 /// A database and a store in it.
 pub(crate) struct Database {
@@ -88,6 +93,16 @@ pub(crate) fn server(variable: &str) -> String {
 
 async fn execute(server: &str, statement: String) {
     let mut connection = MySqlConnection::connect(server).await.expect("the server answers");
-    connection.execute(AssertSqlSafe(statement)).await.expect("the account may create and drop databases");
+    let mut done = connection.execute(AssertSqlSafe(statement.clone())).await;
+    while done.as_ref().is_err_and(is_overtaken) {
+        done = connection.execute(AssertSqlSafe(statement.clone())).await;
+    }
+    done.expect("the account may create and drop databases");
     connection.close().await.expect("the connection closes");
+}
+
+/// Whether another statement changed some schema meanwhile, so that OceanBase asks for another try.
+fn is_overtaken(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
+    error.is_some_and(|error| error.number() == 5627)
 }
