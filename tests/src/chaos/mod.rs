@@ -9,6 +9,7 @@
 //! | `work` | what the processes do |
 //! | `storm` | the run: everything started, the faults of the plan, the calm after them |
 //! | `tables` | what the tables hold at the end |
+//! | `witness` | settlements that only the tables tell of |
 //! | `report` | what came of it |
 //!
 //! The network is [`crate::proxy`], the checker is [`crate::history`]. The program is `queue-chaos`, which `cargo xtask chaos`
@@ -20,6 +21,7 @@ mod report;
 mod server;
 mod storm;
 mod tables;
+mod witness;
 mod work;
 
 pub use plan::{Fault, Plan, Step};

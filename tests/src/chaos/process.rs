@@ -110,7 +110,7 @@ impl Supervisor {
                 biased;
                 status = child.wait() => {
                     self.ended_by_itself(status.ok(), born);
-                    return Some(Duration::from_millis(200));
+                    return Some(Duration::from_millis(500));
                 }
                 order = self.orders.recv() => match order? {
                     Order::Kill { away } => {

@@ -20,6 +20,7 @@ use super::process::{Complaints, Order, Process, now};
 use super::report::Report;
 use super::server::{Server, ServerRecipe};
 use super::tables::Tables;
+use super::witness::unrecorded;
 use super::work::{EXEC, Kind, LEDGER};
 use crate::history::{Event, Fact, FinalState, History, Journal, Verdict, check};
 use crate::proxy::{Proxy, Weather};
@@ -372,7 +373,8 @@ fn judge(history: &History, tables: &Tables) -> (Verdict, Verdict) {
     });
     let (native, exec) =
         (FinalState { tasks: native, ghosts: tables.ghosts.clone() }, FinalState { tasks: exec, ghosts: Vec::new() });
-    (check(&History::new(of_native.cloned()), &native), check(&History::new(of_exec.cloned()), &exec))
+    let of_native = of_native.cloned().chain(unrecorded(history, &native.tasks));
+    (check(&History::new(of_native), &native), check(&History::new(of_exec.cloned()), &exec))
 }
 
 /// The numbers of tasks whose producers were told that nothing was written.
@@ -389,10 +391,13 @@ fn evidence(history: &History, tasks: &BTreeSet<u64>) -> String {
     if tasks.is_empty() {
         return String::new();
     }
+    let is_theirs = |event: &&Event| event.fact.task().is_some_and(|task| tasks.contains(&task));
+    let processes: BTreeSet<_> = history.events().iter().filter(is_theirs).map(|event| event.process).collect();
     let tells = |event: &&Event| match &event.fact {
         Fact::Note { text } => !text.starts_with(super::work::REFUSED),
         Fact::Renewed { .. } => false,
-        fact => fact.task().is_none_or(|task| tasks.contains(&task)),
+        Fact::ClockMoved { .. } | Fact::SessionFenced { .. } => true,
+        fact => fact.task().map_or_else(|| processes.contains(&event.process), |task| tasks.contains(&task)),
     };
     let mut text = History::new(history.events().iter().filter(tells).cloned()).text(None);
     text.truncate(text.floor_char_boundary(EVIDENCE_MAX));
