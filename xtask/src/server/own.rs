@@ -96,10 +96,11 @@ fn faked(kind: Kind, servers: &Path, home: &Path) -> Result<(Vec<OsString>, Path
         "env".into(),
         word("LD_PRELOAD", &library),
         word("FAKETIME_TIMESTAMP_FILE", &file),
-        // Looked at for every reading, so that a jump is a jump; and monotonic time stays what it is.
+        // Looked at for every reading, so that a jump is a jump. Monotonic time stays what it is, and so do the waits that
+        // end by it: with libfaketime's fix for them, each commit of MySQL takes 20 ms.
         "FAKETIME_NO_CACHE=1".into(),
         "FAKETIME_DONT_FAKE_MONOTONIC=1".into(),
-        "DONT_FAKE_MONOTONIC=1".into(),
+        "FAKETIME_FORCE_MONOTONIC_FIX=0".into(),
     ];
     Ok((words, file))
 }
