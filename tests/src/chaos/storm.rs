@@ -20,7 +20,7 @@ use super::process::{Complaints, Order, Process, now};
 use super::report::Report;
 use super::server::{Server, ServerRecipe};
 use super::tables::Tables;
-use super::witness::unrecorded;
+use super::witness::{killed, unrecorded};
 use super::work::{EXEC, Kind, LEDGER};
 use crate::history::{Event, Fact, FinalState, History, Journal, Verdict, check};
 use crate::proxy::{Proxy, Weather};
@@ -53,6 +53,9 @@ pub struct Storm {
     /// Where histories and logs go: an empty folder.
     pub folder: PathBuf,
 }
+
+/// How much is shown of what was before and after, in microseconds.
+const AROUND_US: u64 = 5_000_000;
 
 /// Runs it and checks what happened.
 ///
@@ -366,15 +369,21 @@ fn judge(history: &History, tables: &Tables) -> (Verdict, Verdict) {
     let is_exec = |task: &u64| tables.works.get(task).is_some_and(|work| work.kind == Kind::Exec);
     let (exec, native): (Vec<_>, Vec<_>) = tables.tasks.iter().cloned().partition(|task| is_exec(&task.id));
     let of_native = history.events().iter().filter(|event| event.fact.task().is_none_or(|task| !is_exec(&task)));
-    let of_exec = history.events().iter().filter(|event| match event.fact {
-        // Those of reapers: of the holders' nothing is known.
-        Fact::Settling { .. } | Fact::Settled { .. } => false,
-        _ => event.fact.task().is_none_or(|task| is_exec(&task)),
-    });
+    let of_exec: Vec<_> = history
+        .events()
+        .iter()
+        .filter(|event| match event.fact {
+            // Those of reapers: of the holders' nothing is known.
+            Fact::Settling { .. } | Fact::Settled { .. } => false,
+            _ => event.fact.task().is_none_or(|task| is_exec(&task)),
+        })
+        .cloned()
+        .collect();
+    let dead = killed(&of_exec);
     let (native, exec) =
         (FinalState { tasks: native, ghosts: tables.ghosts.clone() }, FinalState { tasks: exec, ghosts: Vec::new() });
     let of_native = of_native.cloned().chain(unrecorded(history, &native.tasks));
-    (check(&History::new(of_native), &native), check(&History::new(of_exec.cloned()), &exec))
+    (check(&History::new(of_native), &native), check(&History::new(of_exec.into_iter().chain(dead)), &exec))
 }
 
 /// The numbers of tasks whose producers were told that nothing was written.
@@ -393,7 +402,10 @@ fn evidence(history: &History, tasks: &BTreeSet<u64>) -> String {
     }
     let is_theirs = |event: &&Event| event.fact.task().is_some_and(|task| tasks.contains(&task));
     let processes: BTreeSet<_> = history.events().iter().filter(is_theirs).map(|event| event.process).collect();
+    let times = || history.events().iter().filter(is_theirs).map(|event| event.at);
+    let (from, until) = (times().min().unwrap_or(0).saturating_sub(AROUND_US), times().max().unwrap_or(0) + AROUND_US);
     let tells = |event: &&Event| match &event.fact {
+        _ if !(from..=until).contains(&event.at) => false,
         Fact::Note { text } => !text.starts_with(super::work::REFUSED),
         Fact::Renewed { .. } => false,
         Fact::ClockMoved { .. } | Fact::SessionFenced { .. } => true,

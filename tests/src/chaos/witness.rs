@@ -1,8 +1,9 @@
-//! What the tables say of settlements that nobody took notes of: `queue work` reaps as well, and keeps no journal.
+//! What nobody took notes of and yet is known: `queue work` keeps no journal. That it reaped is told by the tables, that it
+//! killed its program by the program's silence.
 
 use std::collections::BTreeMap;
 
-use crate::history::{Answer, Event, Fact, FinalTask, History, To};
+use crate::history::{Answer, Event, Fact, FinalTask, History, How, To};
 
 /// Letters of one claim that settle its task as *tried again*, or that might have.
 #[derive(Debug, Default)]
@@ -57,6 +58,38 @@ pub(super) fn unrecorded(history: &History, tasks: &[FinalTask]) -> Vec<Event> {
     found
 }
 
+/// The ends of programs that `queue work` killed, because it stopped, lost its lease or died: one that lives says how it ends.
+pub(super) fn killed(events: &[Event]) -> Vec<Event> {
+    let mut open = BTreeMap::<(u64, u32), Event>::new();
+    let mut found = Vec::new();
+    for event in events {
+        match event.fact {
+            Fact::Started { task, fence, .. } => {
+                open.insert((task, fence), event.clone());
+                // Whatever ran before was dead when the task was given to another.
+                for (&(_, before), started) in open.range((task, 0)..(task, fence)) {
+                    let fact = Fact::Ended { task, fence: before, how: How::Dropped };
+                    found.push(Event {
+                        at: event.at.saturating_sub(1).max(started.at),
+                        process: started.process,
+                        fact,
+                    });
+                }
+                open.retain(|&(other, before), _| other != task || before == fence);
+            }
+            // It may be told after the next start: then it was not dead, and nothing may be made up.
+            Fact::Ended { task, fence, .. } => {
+                open.remove(&(task, fence));
+                found.retain(
+                    |one| !matches!(one.fact, Fact::Ended { task: t, fence: f, .. } if (t, f) == (task, fence)),
+                );
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
 const fn spends(to: To) -> bool {
     to.requeues() && !to.refunds()
 }
@@ -94,6 +127,20 @@ mod tests {
         let found = found(&[sent(20, To::Released)]);
         assert_eq!(found.iter().map(|event| event.at).collect::<Vec<_>>(), [29, 29]);
         assert!(matches!(found[1].fact, Fact::Settled { claim: 70, to: To::Recovered, by_reaper: true, .. }));
+    }
+
+    #[test]
+    fn a_program_that_says_nothing_before_the_next_start_was_killed() {
+        let started = |at, process, fence| {
+            let fact = Fact::Started { task: 5, fence, attempt: 1, max_attempts: 3 };
+            Event { at, process, fact }
+        };
+        let ended = |at, fence| Event { at, process: 1, fact: Fact::Ended { task: 5, fence, how: How::Succeeded } };
+        let silent = [started(10, 1, 1), started(20, 2, 2), ended(30, 2)];
+        let dropped = Fact::Ended { task: 5, fence: 1, how: How::Dropped };
+        assert_eq!(killed(&silent), [Event { at: 19, process: 1, fact: dropped }]);
+        assert_eq!(killed(&[started(10, 1, 1), ended(15, 1), started(20, 2, 2)]), []);
+        assert_eq!(killed(&[started(10, 1, 1), started(20, 2, 2), ended(25, 1)]), [], "it lived, and ran on");
     }
 
     #[test]

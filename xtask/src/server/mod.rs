@@ -55,6 +55,15 @@ impl Kind {
         }
     }
 
+    /// The variable that names the recipe of a server that a test may kill.
+    pub(crate) fn recipe_variable(self) -> &'static str {
+        match self {
+            Self::Mysql => "TEST_MYSQL_RECIPE",
+            Self::Mariadb => "TEST_MARIADB_RECIPE",
+            Self::MariadbLts => "TEST_MARIADB_LTS_RECIPE",
+        }
+    }
+
     /// The variable that names another image than [`Self::image`].
     pub(crate) fn image_variable(self) -> &'static str {
         match self {

@@ -13,6 +13,7 @@ use super::installation::Installation;
 use super::local::{Home, free_port, socket};
 use super::{Kind, PASSWORD, USER};
 use crate::debian::Unpacked;
+use crate::workspace::is_ci;
 
 /// What was acknowledged must outlive a SIGKILL of the server, which the kernel's page cache does as well: nothing is waited for
 /// that only a power cut would ask for. Pages torn by the kill are mended as in production. Small, so that it is soon up again.
@@ -21,6 +22,8 @@ const OPTIONS: [&str; 3] = ["--innodb-flush-log-at-trx-commit=2", "--sync-binlog
 /// A data directory and the recipe to serve it. The directory goes away with this value, so the server must have ended before.
 #[derive(Debug)]
 pub(crate) struct OwnServer {
+    /// What kind it is.
+    pub(crate) kind: Kind,
     home: Home,
 }
 
@@ -64,7 +67,7 @@ impl OwnServer {
             "clock": clock,
             "log": home.0.join("log"),
         });
-        let own = Self { home };
+        let own = Self { kind, home };
         fs::write(own.recipe(), serde_json::to_vec_pretty(&recipe)?)?;
         Ok(own)
     }
@@ -73,6 +76,19 @@ impl OwnServer {
     pub(crate) fn recipe(&self) -> PathBuf {
         self.home.0.join("recipe.json")
     }
+}
+
+/// One of MySQL and one of MariaDB. One that cannot be had is left out, and said to be, unless this is a CI's run.
+pub(crate) fn both(target: &Path) -> Result<Vec<OwnServer>> {
+    let mut own = Vec::new();
+    for kind in [Kind::Mysql, Kind::Mariadb] {
+        match OwnServer::prepare(kind, target) {
+            Ok(server) => own.push(server),
+            Err(error) if is_ci() => return Err(error),
+            Err(error) => println!("what kills its server is not tested on {kind}: {error:#}"),
+        }
+    }
+    Ok(own)
 }
 
 /// What must stand before a server's command line so that its clock can be moved, and the file that moves it; or why not.
