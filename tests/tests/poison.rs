@@ -82,9 +82,9 @@ async fn a_pill_ends_as_crashed(backend: Backend) {
                 *worker = start();
             }
         }
-        let state = FinalState::of(&*store, |_| None, true).await.unwrap();
+        let state = FinalState::of(&*store, |_| None, false).await.unwrap();
         if state.tasks.iter().all(|task| matches!(task.status.as_str(), "completed" | "failed")) {
-            break state;
+            break FinalState::of(&*store, |_| None, true).await.unwrap();
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };

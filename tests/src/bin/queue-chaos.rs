@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
-use queue_tests::chaos::{self, Ended, Fault, Plan, ServerRecipe, Storm};
+use queue_tests::chaos::{self, Ended, Plan, ServerRecipe, Storm};
 
 #[derive(Debug, Parser)]
 #[command(name = "queue-chaos")]
@@ -82,10 +82,7 @@ async fn perform(command: Command) -> Result<ExitCode> {
 async fn run(recipe: PathBuf, queue: PathBuf, seed: u64, length: Duration, lease: Duration) -> Result<ExitCode> {
     let text = std::fs::read(&recipe).with_context(|| format!("cannot read {}", recipe.display()))?;
     let server: ServerRecipe = serde_json::from_slice(&text).context("that is no recipe of a server")?;
-    let left_out: Vec<_> = [(Fault::Clock, server.clock.is_err()), (Fault::ReadOnly, server.read_only.is_none())]
-        .into_iter()
-        .filter_map(|(fault, missing)| missing.then_some(fault))
-        .collect();
+    let left_out: Vec<_> = server.left_out().into_iter().map(|(fault, _)| fault).collect();
     let plan = Plan::new(seed, length, lease, &left_out);
     println!("{}: {plan}", server.name);
     let folder = tempfile::Builder::new().prefix("queue-chaos-").tempdir()?;

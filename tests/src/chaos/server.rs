@@ -15,6 +15,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, M
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
+use super::plan::Fault;
 use super::process::{now, signal};
 
 /// How long a server may take to come up, recovery included.
@@ -58,6 +59,14 @@ impl ServerRecipe {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// The faults that cannot be had with it, and why.
+    #[must_use]
+    pub fn left_out(&self) -> Vec<(Fault, String)> {
+        let clock = self.clock.as_ref().err().map(|why| (Fault::Clock, why.clone()));
+        let read_only = self.read_only.is_none().then(|| (Fault::ReadOnly, "the server has no such switch".to_owned()));
+        clock.into_iter().chain(read_only).collect()
     }
 
     /// A connection that may do everything, past any proxy.
@@ -158,5 +167,41 @@ impl Server {
             }
             sleep(Duration::from_millis(50)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_is_json_and_says_what_it_cannot() {
+        let text = r#"{"name": "MySQL", "words": ["mysqld"], "port": 20001, "user": "app", "password": "", "read_only": null,
+            "clock": {"Err": "no libfaketime"}, "log": "/tmp/log"}"#;
+        let recipe: ServerRecipe = serde_json::from_str(text).unwrap();
+        assert_eq!(
+            recipe.left_out().iter().map(|(fault, _)| *fault).collect::<Vec<_>>(),
+            [Fault::Clock, Fault::ReadOnly]
+        );
+        assert_eq!(recipe.address().to_string(), "127.0.0.1:20001");
+        recipe.move_clock(7).unwrap();
+    }
+
+    #[test]
+    fn a_clock_is_moved_by_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe = ServerRecipe {
+            name: "MySQL".to_owned(),
+            words: Vec::new(),
+            port: 1,
+            user: String::new(),
+            password: String::new(),
+            read_only: Some(("ON".to_owned(), "OFF".to_owned())),
+            clock: Ok(folder.path().join("clock")),
+            log: folder.path().join("log"),
+        };
+        assert_eq!(recipe.left_out(), []);
+        recipe.move_clock(7).unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join("clock")).unwrap(), "+7\n");
     }
 }

@@ -264,7 +264,8 @@ impl Scene {
         admin.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
         admin.execute(AssertSqlSafe(count.clone())).await?;
         sleep(lasts).await;
-        admin.execute(AssertSqlSafe(count)).await?;
+        // Meanwhile the server may have been killed, which ends the backup.
+        let _ = admin.execute(AssertSqlSafe(count)).await;
         Ok(())
     }
 
@@ -339,16 +340,16 @@ impl Scene {
         tally.stale += exec.tally.stale;
         tally.completed += exec.tally.completed;
         tally.failed += exec.tally.failed;
-        let violations: Vec<_> = native.violations.into_iter().chain(exec.violations).collect();
+        let violations: Vec<_> = native.violations.into_iter().chain(exec.violations).chain(tables.twice()).collect();
         let suspects: BTreeSet<_> = violations.iter().flat_map(|violation| violation.tasks()).take(3).collect();
         let attempts: u64 = tables.tasks.iter().map(|task| task.attempts.len() as u64).sum();
-        let clock = self.storm.server.clock.err();
+        let version: String = sqlx::query_scalar("SELECT VERSION()").fetch_one(&mut admin).await?;
         Ok(Report {
-            server: self.storm.server.name,
+            server: format!("{} {version}", self.storm.server.name),
             seed: self.storm.plan.seed,
             took: Duration::ZERO,
             faults,
-            left_out: clock.into_iter().map(|why| (Fault::Clock, why)).collect(),
+            left_out: self.storm.server.left_out(),
             missed: self.missed.into_inner(),
             tally,
             tasks: tables.tasks.len() as u64,

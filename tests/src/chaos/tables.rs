@@ -7,7 +7,7 @@ use queue_core::{FailureReason, Status};
 use sqlx::{AssertSqlSafe, MySqlConnection, Row as _};
 
 use super::work::{Kind, Work};
-use crate::history::FinalTask;
+use crate::history::{FinalTask, Violation};
 
 /// What `queue_attempt` says of an attempt whose worker was lost begins so.
 const LOST: &str = "the worker was lost";
@@ -124,7 +124,8 @@ impl Tables {
             }
             let effects = self.ledger.get(&id).copied().unwrap_or(0);
             let expected = u64::from(work.kind == Kind::Ledger && task.status == "completed");
-            if effects != expected {
+            // More than one is told as done twice.
+            if effects != expected && effects <= 1 {
                 wrong.push(format!("task {id} ({:?}, {}) had its effect {effects} times", work.kind, task.status));
             }
             // Each claim spent an attempt or gave it back, and each attempt but a successful one left a trace.
@@ -138,6 +139,12 @@ impl Tables {
         let unknown = self.ledger.keys().filter(|task| !known.contains(task));
         wrong.extend(unknown.map(|task| format!("task {task} had an effect and is not there")));
         wrong
+    }
+
+    /// Tasks that had their effect more than once.
+    pub(super) fn twice(&self) -> Vec<Violation> {
+        let twice = self.ledger.iter().filter(|(_, effects)| **effects > 1);
+        twice.map(|(task, _)| Violation::Duplicated { task: *task, fences: Vec::new() }).collect()
     }
 
     /// How many attempts were given back.
@@ -176,7 +183,9 @@ mod tests {
     fn wrong_ends_effects_attempts_and_answers_are_told() {
         let told = |tables: Tables, refused: u64| tables.wrong(&BTreeSet::from([refused])).join("; ");
         assert!(told(tables(Kind::Plain, "completed", None, 0), 7).contains("told that it was not"));
-        assert!(told(tables(Kind::Ledger, "completed", None, 2), 0).contains("effect 2 times"));
+        let twice = tables(Kind::Ledger, "completed", None, 2).twice();
+        assert_eq!(twice, [Violation::Duplicated { task: 1, fences: Vec::new() }]);
+        assert!(told(tables(Kind::Plain, "completed", None, 1), 0).contains("effect 1 times"));
         assert!(told(tables(Kind::Ledger, "completed", None, 0), 0).contains("effect 0 times"));
         assert!(told(tables(Kind::Plain, "failed", Some("crashed"), 0), 0).contains("ended as failed (crashed)"));
         assert!(told(tables(Kind::Rejected, "completed", None, 0), 0).contains("ended as completed"));
