@@ -1,19 +1,17 @@
 //! `cargo xtask chaos`: the long form of the chaos run, on servers of its own.
 
-use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
-use serde_json::Value;
 
-use crate::process;
 use crate::server::dev::DevEngine;
 use crate::server::own::OwnServer;
 use crate::server::{self, Kind};
+use crate::test::Build;
 use crate::workspace::Workspace;
+use crate::{interrupt, process};
 
 /// What `chaos` is told.
 #[derive(Debug, Args)]
@@ -31,9 +29,8 @@ pub(crate) struct ChaosArgs {
 
 /// Runs `cargo xtask chaos`.
 pub(crate) fn run(workspace: &Workspace, args: &ChaosArgs) -> Result<()> {
-    let programs = build(workspace)?;
-    let program = |name: &str| programs.get(name).with_context(|| format!("the build made no program {name}"));
-    let (chaos, queue) = (program("queue-chaos")?, program("queue")?);
+    let built = Build::binaries_of(workspace, &["queue-cli", "queue-tests"])?;
+    let (chaos, queue) = (built.binary("queue-chaos")?, built.binary("queue")?);
     server::sweep(&workspace.target);
     let kinds = match args.engine {
         Some(DevEngine::Mysql) => vec![Kind::Mysql],
@@ -48,7 +45,7 @@ pub(crate) fn run(workspace: &Workspace, args: &ChaosArgs) -> Result<()> {
         command.arg("run").arg("--recipe").arg(own.recipe()).arg("--queue").arg(queue);
         command.args(["--seconds", &(args.minutes * 60).to_string(), "--seed", &seed.to_string()]);
         if let Err(error) = process::run(&mut command) {
-            crate::interrupt::check()?;
+            interrupt::check()?;
             eprintln!("{error:#}");
             broken.push(kind.to_string());
         }
@@ -57,22 +54,4 @@ pub(crate) fn run(workspace: &Workspace, args: &ChaosArgs) -> Result<()> {
         bail!("promises were broken on {}; the same faults again: --seed {seed}", broken.join(" and "));
     }
     Ok(())
-}
-
-/// Builds the programs of the run.
-fn build(workspace: &Workspace) -> Result<BTreeMap<String, PathBuf>> {
-    let mut command = workspace.cargo("build");
-    command.args(["--package", "queue-cli", "--package", "queue-tests", "--bins", "--message-format"]);
-    command.arg("json-render-diagnostics");
-    let mut programs = BTreeMap::new();
-    let built = process::lines(&mut command, |line| {
-        let Ok(message) = serde_json::from_str::<Value>(line) else { return };
-        if let (Some(name), Some(program)) = (message["target"]["name"].as_str(), message["executable"].as_str()) {
-            programs.insert(name.to_owned(), PathBuf::from(program));
-        }
-    })?;
-    if !built {
-        bail!("`{}` failed", process::describe(&command));
-    }
-    Ok(programs)
 }

@@ -165,14 +165,31 @@ impl Build {
 
     /// Builds what this `cargo test` would run, without running it.
     pub(crate) fn from_command(mut command: Command) -> Result<Self> {
+        command.arg("--no-run");
+        Self::of(command)
+    }
+
+    /// Builds the binaries of these packages.
+    pub(crate) fn binaries_of(workspace: &Workspace, packages: &[&str]) -> Result<Self> {
+        let mut command = workspace.cargo("build");
+        command.arg("--bins").args(packages.iter().flat_map(|package| ["--package", package]));
+        Self::of(command)
+    }
+
+    fn of(mut command: Command) -> Result<Self> {
         let mut build = Self::default();
-        command.args(["--no-run", "--message-format=json-render-diagnostics"]);
+        command.arg("--message-format=json-render-diagnostics");
         if !process::lines(&mut command, |line| build.note(line))? {
             bail!("`{}` failed", process::describe(&command));
         }
         build.programs.sort_unstable();
         build.programs.dedup();
         Ok(build)
+    }
+
+    /// The binary of this name.
+    pub(crate) fn binary(&self, name: &str) -> Result<&Path> {
+        self.binaries.get(name).map(PathBuf::as_path).with_context(|| format!("the build made no program {name}"))
     }
 
     /// The test program of this name, and the folder of its package.

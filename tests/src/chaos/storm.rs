@@ -1,9 +1,7 @@
 //! A run: the server, the processes and their lines, the faults of the plan, and the calm in which all must end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,24 +9,20 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use queue_runtime::{MySqlStore, Queue};
 use sqlx::{AssertSqlSafe, Executor as _, Row as _};
-use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
+use super::cast::{ACCOUNT, Actor, Cast, DATABASE, url_at};
+use super::judgement::{evidence, judge, refused};
 use super::plan::{Fault, Plan, Step};
-use super::process::{Complaints, Order, Process, now};
+use super::process::{Complaints, Order, now};
 use super::report::Report;
 use super::server::{Server, ServerRecipe};
 use super::tables::Tables;
-use super::witness::{killed, unrecorded};
-use super::work::{EXEC, Kind, LEDGER};
-use crate::history::{Event, Fact, FinalState, History, Journal, Verdict, check};
-use crate::proxy::{Proxy, Weather};
+use super::work::LEDGER;
+use crate::history::{Fact, History, Journal};
+use crate::proxy::Weather;
 
-const DATABASE: &str = "queue_chaos";
-/// The account of the processes. It has no password, so that it can log in without encryption, which the proxies could not
-/// look into; and no right beyond the database, so that `read_only` holds for it.
-const ACCOUNT: &str = "chaos";
 const WORKERS: usize = 3;
 const CLIS: usize = 2;
 const PRODUCERS: usize = 2;
@@ -36,8 +30,6 @@ const PRODUCERS: usize = 2;
 const COMMITS: usize = 3;
 /// How long what waits may take to end, once the faults are over.
 const CALM_MAX: Duration = Duration::from_secs(90);
-/// How much is shown of the history of tasks that went wrong, in bytes.
-const EVIDENCE_MAX: usize = 30_000;
 
 /// All that a run needs.
 #[derive(Clone, Debug)]
@@ -54,9 +46,6 @@ pub struct Storm {
     pub folder: PathBuf,
 }
 
-/// How much is shown of what was before and after, in microseconds.
-const AROUND_US: u64 = 5_000_000;
-
 /// Runs it and checks what happened.
 ///
 /// # Errors
@@ -70,13 +59,6 @@ pub async fn run(storm: Storm) -> Result<Report> {
     let mut report = scene.calm().await?;
     report.took = began.elapsed();
     Ok(report)
-}
-
-/// A process and its line to the server.
-#[derive(Debug)]
-struct Actor {
-    process: Process,
-    proxy: Proxy,
 }
 
 #[derive(Debug)]
@@ -364,59 +346,6 @@ impl Scene {
     }
 }
 
-/// The verdict on the tasks of worker processes of ours, which take notes of all that they ask of the store, and that on the
-/// tasks of `queue work`, which does not.
-fn judge(history: &History, tables: &Tables) -> (Verdict, Verdict) {
-    let is_exec = |task: &u64| tables.works.get(task).is_some_and(|work| work.kind == Kind::Exec);
-    let (exec, native): (Vec<_>, Vec<_>) = tables.tasks.iter().cloned().partition(|task| is_exec(&task.id));
-    let of_native = history.events().iter().filter(|event| event.fact.task().is_none_or(|task| !is_exec(&task)));
-    let of_exec: Vec<_> = history
-        .events()
-        .iter()
-        .filter(|event| match event.fact {
-            // Those of reapers: of the holders' nothing is known.
-            Fact::Settling { .. } | Fact::Settled { .. } => false,
-            _ => event.fact.task().is_none_or(|task| is_exec(&task)),
-        })
-        .cloned()
-        .collect();
-    let dead = killed(&of_exec);
-    let (native, exec) =
-        (FinalState { tasks: native, ghosts: tables.ghosts.clone() }, FinalState { tasks: exec, ghosts: Vec::new() });
-    let of_native = of_native.cloned().chain(unrecorded(history, &native.tasks));
-    (check(&History::new(of_native), &native), check(&History::new(of_exec.into_iter().chain(dead)), &exec))
-}
-
-/// The numbers of tasks whose producers were told that nothing was written.
-fn refused(history: &History) -> BTreeSet<u64> {
-    let told = history.events().iter().filter_map(|event| match &event.fact {
-        Fact::Note { text } => text.strip_prefix(super::work::REFUSED)?.parse().ok(),
-        _ => None,
-    });
-    told.collect()
-}
-
-/// What happened to these tasks, and around them.
-fn evidence(history: &History, tasks: &BTreeSet<u64>) -> String {
-    if tasks.is_empty() {
-        return String::new();
-    }
-    let is_theirs = |event: &&Event| event.fact.task().is_some_and(|task| tasks.contains(&task));
-    let processes: BTreeSet<_> = history.events().iter().filter(is_theirs).map(|event| event.process).collect();
-    let times = || history.events().iter().filter(is_theirs).map(|event| event.at);
-    let (from, until) = (times().min().unwrap_or(0).saturating_sub(AROUND_US), times().max().unwrap_or(0) + AROUND_US);
-    let tells = |event: &&Event| match &event.fact {
-        _ if !(from..=until).contains(&event.at) => false,
-        Fact::Note { text } => !text.starts_with(super::work::REFUSED),
-        Fact::Renewed { .. } => false,
-        Fact::ClockMoved { .. } | Fact::SessionFenced { .. } => true,
-        fact => fact.task().map_or_else(|| processes.contains(&event.process), |task| tasks.contains(&task)),
-    };
-    let mut text = History::new(history.events().iter().filter(tells).cloned()).text(None);
-    text.truncate(text.floor_char_boundary(EVIDENCE_MAX));
-    format!("\nthe history of tasks {tasks:?}:\n{text}")
-}
-
 fn of(actors: &[Actor], target: usize) -> &Actor {
     &actors[target % actors.len()]
 }
@@ -424,79 +353,4 @@ fn of(actors: &[Actor], target: usize) -> &Actor {
 fn ordered(actor: &Actor, order: Order) -> bool {
     actor.process.order(order);
     true
-}
-
-fn url_at(port: u16) -> String {
-    format!("mysql://{ACCOUNT}@127.0.0.1:{port}/{DATABASE}?ssl-mode=disabled")
-}
-
-/// Who plays in the scene.
-struct Cast<'s> {
-    storm: &'s Storm,
-    complaints: &'s Complaints,
-    journal: &'s Journal,
-}
-
-impl Cast<'_> {
-    async fn worker(&self, number: usize) -> Result<Actor> {
-        let (program, folder, lease) = (self.storm.program.clone(), self.storm.folder.clone(), self.storm.plan.lease);
-        self.actor(format!("worker {number}"), move |url| {
-            let mut command = Command::new(&program);
-            command
-                .arg("work")
-                .arg(url)
-                .arg(&folder)
-                .arg(format!("worker {number}"))
-                .arg(lease.as_millis().to_string());
-            command
-        })
-        .await
-    }
-
-    async fn cli(&self, number: usize) -> Result<Actor> {
-        let (queue, lease) = (self.storm.queue.clone(), format!("{}ms", self.storm.plan.lease.as_millis()));
-        let (program, folder) = (path_word(&self.storm.program)?, path_word(&self.storm.folder)?);
-        self.actor(format!("queue work {number}"), move |url| {
-            let mut command = Command::new(&queue);
-            command.args(["work", "--concurrency", "3", "--grace", "3s", "--lease", &lease, "--exec"]);
-            command.arg(format!("{EXEC}={program} exec {folder}")).env("QUEUE_DATABASE_URL", url);
-            command
-        })
-        .await
-    }
-
-    async fn producer(&self, number: usize) -> Result<Actor> {
-        let (program, folder, seed) = (self.storm.program.clone(), self.storm.folder.clone(), self.storm.plan.seed);
-        let mut start = u64::try_from(number)? << 16;
-        self.actor(format!("producer {number}"), move |url| {
-            start += 1; // no two producers have one number
-            let mut command = Command::new(&program);
-            command.arg("produce").arg(url).arg(&folder).arg(start.to_string()).arg(seed.to_string());
-            command
-        })
-        .await
-    }
-
-    async fn actor(&self, name: String, mut launch: impl FnMut(&str) -> Command + Send + 'static) -> Result<Actor> {
-        let proxy = Proxy::start(self.storm.server.address()).await?;
-        let url = url_at(proxy.port());
-        let log = self.storm.folder.join(format!("{}.log", name.replace(' ', "-")));
-        let launch = move || {
-            let mut command = launch(&url);
-            let said = File::options().create(true).append(true).open(&log);
-            let said = said.map_or_else(|_| Stdio::null(), Stdio::from);
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
-            command
-        };
-        Ok(Actor { process: Process::start(name, launch, self.complaints, self.journal), proxy })
-    }
-}
-
-/// A path as a word of an `--exec`, which knows no quotes.
-fn path_word(path: &Path) -> Result<String> {
-    let path = fs::canonicalize(path)?;
-    match path.to_str() {
-        Some(word) if !word.contains(char::is_whitespace) => Ok(word.to_owned()),
-        _ => bail!("{} has a blank in it, or is no UTF-8", path.display()),
-    }
 }
