@@ -3,9 +3,11 @@
 //! A worker process is the test's own executable, started again for one ignored test; so there is no binary to be found
 //! or built first.
 
+pub mod chaos;
 mod database;
 mod group;
 pub mod history;
+pub mod proxy;
 pub mod simulation;
 mod work;
 mod worker;

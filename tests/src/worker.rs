@@ -40,6 +40,26 @@ impl Worker {
         Self { child }
     }
 
+    /// In a worker process: the database and the folder that it was started with.
+    ///
+    /// # Panics
+    ///
+    /// When the process was not started by [`Worker::start`].
+    #[must_use]
+    pub fn place() -> (String, PathBuf) {
+        let variable = |name| env::var(name).expect("a worker process is started by its test");
+        (variable(URL), PathBuf::from(variable(FOLDER)))
+    }
+
+    /// Whether it has ended, by itself or not.
+    ///
+    /// # Panics
+    ///
+    /// When that cannot be found out.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked").is_some()
+    }
+
     /// The process's id.
     #[must_use]
     pub fn id(&self) -> u32 {
@@ -80,8 +100,7 @@ impl Drop for Worker {
 ///
 /// When the process was not started by [`Worker::start`], or the pool ends with an error.
 pub async fn serve() {
-    let url = env::var(URL).expect("a worker process is started by its test");
-    let folder = PathBuf::from(env::var(FOLDER).expect("a worker process is started by its test"));
+    let (url, folder) = Worker::place();
     let queue = queue_runtime::connect(&url).await.expect("the database can be reached");
     Pool::with_state(&queue, Journal::in_folder(&folder))
         .handle(job)

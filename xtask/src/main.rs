@@ -4,6 +4,7 @@
 //! Rust toolchain (servers, LLVM's coverage tools, linters) it fetches itself into the target directory, from
 //! the registries that this machine already uses, and says so where one cannot be had.
 
+mod chaos;
 mod coverage;
 mod debian;
 mod failover;
@@ -39,6 +40,8 @@ enum Command {
     Test(test::TestArgs),
     /// As `test`, and list the lines that no test reached (text and HTML under target/coverage)
     Coverage(test::TestArgs),
+    /// Kill, freeze, cut and confuse real workers and a real server, and check that nothing is lost or done twice
+    Chaos(chaos::ChaosArgs),
     /// Formatting, clippy, docs, dependency arrows, SQL rules, licences, spelling
     Lint(lint::LintArgs),
     /// `lint`, then `test`: what CI runs
@@ -87,6 +90,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Test(args) => test::run(&workspace, &args, coverage::Report::Floors),
         Command::Coverage(args) => test::run(&workspace, &args, coverage::Report::Lines),
+        Command::Chaos(args) => chaos::run(&workspace, &args),
         Command::Lint(args) => lint::run(&workspace, &args),
         Command::Ci => {
             lint::run(&workspace, &lint::LintArgs::default())?;

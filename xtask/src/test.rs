@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::coverage::{Coverage, Report};
 use crate::failover;
 use crate::process;
+use crate::server::own::OwnServer;
 use crate::server::{self, Kind, Server};
 use crate::workspace::{Workspace, is_ci};
 
@@ -19,6 +20,10 @@ use crate::workspace::{Workspace, is_ci};
 const MARIADB_FILTER: &str = "mariadb";
 /// How often the failover test kills the primary here.
 const FAILOVERS: u32 = 2;
+
+/// The package of the tests that kill a server of their own, and their names without the engine.
+const OWN_SERVERS_PACKAGE: &str = "queue-tests";
+const OWN_SERVERS_TEST: &str = "the_short_chaos_loses_nothing_and_does_nothing_twice_on_";
 
 /// What `test` and `coverage` are told.
 #[derive(Debug, Default, Args)]
@@ -35,6 +40,11 @@ pub(crate) struct TestArgs {
 }
 
 impl TestArgs {
+    /// Whether the tests that kill a server of their own are among them.
+    fn wants_own_servers(&self) -> bool {
+        self.package.is_empty() || self.package.iter().any(|package| package == OWN_SERVERS_PACKAGE)
+    }
+
     fn is_whole(&self) -> bool {
         self.package.is_empty() && self.rest.is_empty()
     }
@@ -61,11 +71,16 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs, report: Report) -> Res
     let coverage = coverage(workspace, args)?;
     // Fetching and setting up servers waits for the network and the disk, the build for the processors.
     let (built, choices) = std::thread::scope(|scope| {
-        let choices = scope.spawn(|| server::choose(&workspace.target));
+        let choices = scope.spawn(|| -> Result<_> {
+            let choices = server::choose(&workspace.target)?;
+            let own = if args.wants_own_servers() { server::own::both(&workspace.target)? } else { Vec::new() };
+            Ok((choices, own))
+        });
         let built = Build::new(workspace, args, coverage.as_ref());
         (built, choices.join().expect("choosing a server does not panic"))
     });
-    let (built, choices) = (built?, choices?);
+    let (mut built, (choices, own)) = (built?, choices?);
+    built.own = own;
     let built_after = start.elapsed();
     let servers = choices.into_iter().map(server::Choice::start).collect::<Result<Vec<_>>>()?;
     for server in &servers {
@@ -134,6 +149,8 @@ pub(crate) struct Build {
     tests: Vec<(PathBuf, PathBuf)>,
     /// Binaries by name; a test of another package than theirs finds them through `QUEUE_BIN`.
     binaries: BTreeMap<String, PathBuf>,
+    /// Servers that tests may kill.
+    own: Vec<OwnServer>,
 }
 
 impl Build {
@@ -148,14 +165,31 @@ impl Build {
 
     /// Builds what this `cargo test` would run, without running it.
     pub(crate) fn from_command(mut command: Command) -> Result<Self> {
+        command.arg("--no-run");
+        Self::of(command)
+    }
+
+    /// Builds the binaries of these packages.
+    pub(crate) fn binaries_of(workspace: &Workspace, packages: &[&str]) -> Result<Self> {
+        let mut command = workspace.cargo("build");
+        command.arg("--bins").args(packages.iter().flat_map(|package| ["--package", package]));
+        Self::of(command)
+    }
+
+    fn of(mut command: Command) -> Result<Self> {
         let mut build = Self::default();
-        command.args(["--no-run", "--message-format=json-render-diagnostics"]);
+        command.arg("--message-format=json-render-diagnostics");
         if !process::lines(&mut command, |line| build.note(line))? {
             bail!("`{}` failed", process::describe(&command));
         }
         build.programs.sort_unstable();
         build.programs.dedup();
         Ok(build)
+    }
+
+    /// The binary of this name.
+    pub(crate) fn binary(&self, name: &str) -> Result<&Path> {
+        self.binaries.get(name).map(PathBuf::as_path).with_context(|| format!("the build made no program {name}"))
     }
 
     /// The test program of this name, and the folder of its package.
@@ -187,9 +221,20 @@ impl Build {
         for server in servers {
             command.env(server.kind.url_variable(), &server.url);
         }
+        for own in &self.own {
+            command.env(own.kind.recipe_variable(), own.recipe());
+        }
         if let Some(queue) = self.binaries.get("queue") {
             command.env("QUEUE_BIN", queue);
         }
+    }
+
+    /// The tests whose servers cannot be had, each as an option that skips it.
+    fn skipped(&self, args: &TestArgs) -> Vec<String> {
+        let missing = |kind: &Kind| args.wants_own_servers() && !self.own.iter().any(|own| own.kind == *kind);
+        let name = |kind| if kind == Kind::Mysql { "mysql" } else { MARIADB_FILTER };
+        let missing = [Kind::Mysql, Kind::Mariadb].into_iter().filter(missing).map(name);
+        missing.flat_map(|name| ["--skip".to_owned(), format!("{OWN_SERVERS_TEST}{name}")]).collect()
     }
 }
 
@@ -204,7 +249,7 @@ fn cargo_test(
     let mut command = workspace.cargo("test");
     command.arg("--no-fail-fast");
     args.select(&mut command);
-    command.arg("--").args(&args.rest);
+    command.arg("--").args(&args.rest).args(built.skipped(args));
     built.environment(&mut command, coverage, servers);
     tally.watch(&mut command, "cargo test")
 }
@@ -226,11 +271,15 @@ fn second_mariadb(
     let mut any = false;
     for (program, folder) in &built.tests {
         let mut command = Command::new(program);
-        command.arg(MARIADB_FILTER).current_dir(folder).env("CARGO_MANIFEST_DIR", folder);
+        // A server's death is a matter of the engine, hardly of its release.
+        command
+            .args([MARIADB_FILTER, "--skip", OWN_SERVERS_TEST])
+            .current_dir(folder)
+            .env("CARGO_MANIFEST_DIR", folder);
         built.environment(&mut command, coverage, servers);
         command.env(Kind::Mariadb.url_variable(), &second.url);
         let mut list = Command::new(program);
-        list.args([MARIADB_FILTER, "--list", "--format=terse"]).current_dir(folder);
+        list.args([MARIADB_FILTER, "--skip", OWN_SERVERS_TEST, "--list", "--format=terse"]).current_dir(folder);
         built.environment(&mut list, coverage, servers);
         let listed =
             process::output(&mut list).with_context(|| format!("cannot list the tests of {}", program.display()))?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 
 use super::installation::Installation;
-use super::local::{self, Prepared};
+use super::local::Prepared;
 use super::{Kind, Server, docker};
 use crate::process;
 use crate::workspace::is_ci;
@@ -44,7 +44,7 @@ impl Choice {
 /// One server of each kind. MariaDB's second release is left out where it cannot be had (not in CI), and where the
 /// environment names the first alone.
 pub(crate) fn choose(target: &Path) -> Result<Vec<Choice>> {
-    local::sweep(&target.join("test-servers"));
+    super::sweep(target);
     let mysql = choose_one(Kind::Mysql, target)?;
     let mariadb = choose_one(Kind::Mariadb, target)?;
     let named = matches!(mariadb, Choice::Running(..)) && std::env::var_os(Kind::MariadbLts.url_variable()).is_none();

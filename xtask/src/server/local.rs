@@ -157,7 +157,7 @@ impl Drop for Running {
 
 /// A data directory that goes away with this value.
 #[derive(Debug)]
-struct Home(PathBuf);
+pub(super) struct Home(pub(super) PathBuf);
 
 impl Drop for Home {
     fn drop(&mut self) {

@@ -10,6 +10,7 @@ mod docker;
 pub(crate) mod guard;
 mod installation;
 mod local;
+pub(crate) mod own;
 mod wire;
 
 use std::any::Any;
@@ -19,6 +20,11 @@ use std::path::Path;
 
 pub(crate) use choose::{Choice, choose, wants_container};
 use installation::Installation;
+
+/// Removes what earlier runs could not, because they were killed.
+pub(crate) fn sweep(target: &std::path::Path) {
+    local::sweep(&target.join("test-servers"));
+}
 
 /// The user that every server of ours has, with all rights.
 pub(crate) const USER: &str = "app";
@@ -46,6 +52,15 @@ impl Kind {
             Self::Mysql => "TEST_MYSQL_URL",
             Self::Mariadb => "TEST_MARIADB_URL",
             Self::MariadbLts => "TEST_MARIADB_LTS_URL",
+        }
+    }
+
+    /// The variable that names the recipe of a server that a test may kill.
+    pub(crate) fn recipe_variable(self) -> &'static str {
+        match self {
+            Self::Mysql => "TEST_MYSQL_RECIPE",
+            Self::Mariadb => "TEST_MARIADB_RECIPE",
+            Self::MariadbLts => "TEST_MARIADB_LTS_RECIPE",
         }
     }
 
