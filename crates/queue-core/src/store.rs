@@ -71,7 +71,8 @@ pub trait TaskStore: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`StoreError::KeyConflict`] and [`StoreError::TooLarge`] refuse the whole batch. After an
+    /// [`StoreError::KeyConflict`] and [`StoreError::TooLarge`] (of a payload, the batch or a
+    /// [backoff](crate::Backoff::stored)) refuse the whole batch. After an
     /// [`StoreError::UnknownOutcome`] repeat the same batch under the same ids. An id that is there with another nonce is
     /// [`StoreError::Corrupt`].
     async fn enqueue(&self, batch: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError>;
@@ -186,7 +187,8 @@ pub trait TaskStore: Send + Sync + Debug {
     async fn expire(&self, limit: usize) -> Result<Swept, StoreError>;
 
     /// Whether anything in this scope is due, running in any process, or waits to be run again (a retry, a snooze, a
-    /// release). A task that waits for its first due time does not count, nor does one in a paused queue.
+    /// release). A task that waits for its first due time does not count, nor does one in a paused queue, nor a row that a claim
+    /// has found to be corrupt.
     async fn is_busy(&self, scope: Scope) -> Result<bool, StoreError>;
 }
 
