@@ -53,6 +53,12 @@ enum Command {
         #[arg(default_value = "mysql")]
         engine: DevEngine,
     },
+    /// The real pool in virtual time on a store that goes wrong, one history a seed: --seeds N, --seed S or --broken N
+    Simulate {
+        /// As the simulation takes them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Internal: become PROGRAM, tied to the life of the process that started it
     #[command(name = server::guard::COMMAND, hide = true)]
     Guard {
@@ -88,6 +94,11 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Failover(args) => failover::run(&workspace, &args),
         Command::Db { action, engine } => server::dev::run(&workspace, action, engine),
+        Command::Simulate { arguments } => {
+            let mut simulate = workspace.cargo("run");
+            simulate.args(["--quiet", "-p", "queue-tests", "--example", "simulate", "--"]).args(arguments);
+            process::run(&mut simulate)
+        }
         Command::Guard { .. } => unreachable!("handled before the workspace is read"),
     }
 }

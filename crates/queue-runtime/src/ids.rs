@@ -1,10 +1,11 @@
 //! Task ids, reserved in blocks so that an enqueue costs no trip of its own for them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use queue_core::ids::IdBlock;
 use queue_core::{StoreError, TaskId};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// The first block's size; a process that enqueues a little wastes little.
 const BLOCK_MIN: u32 = 100;
@@ -21,17 +22,67 @@ pub(crate) struct IdAllocator {
 struct State {
     block: Option<IdBlock>,
     block_size: u32,
-    /// The reservation under way. Its sender is gone when the caller that made it was dropped.
-    flight: Option<watch::Receiver<Landing>>,
+    /// The reservation under way, or one that is over.
+    flight: Option<Arc<Flight>>,
 }
 
-/// How a reservation ended; `None` while it is under way.
-type Landing = Option<Result<(), Arc<StoreError>>>;
+/// A reservation, for those who wait for it. Not a `watch`: that wakes them in a random order, and a simulation has to see the same
+/// order each time.
+#[derive(Debug, Default)]
+struct Flight {
+    landing: OnceLock<Landing>,
+    landed: Notify,
+}
+
+/// How a reservation ended.
+#[derive(Debug)]
+enum Landing {
+    Landed,
+    Failed(Arc<StoreError>),
+    /// The caller that made it was dropped.
+    Abandoned,
+}
+
+impl Flight {
+    fn is_over(&self) -> bool {
+        self.landing.get().is_some()
+    }
+
+    /// Waits until it is over, and says what went wrong if anything did.
+    async fn landed(&self) -> Result<(), StoreError> {
+        let mut landed = pin!(self.landed.notified());
+        landed.as_mut().enable();
+        if !self.is_over() {
+            landed.await;
+        }
+        match self.landing.get() {
+            Some(Landing::Failed(error)) => Err(retell(error)),
+            Some(Landing::Landed | Landing::Abandoned) | None => Ok(()),
+        }
+    }
+}
+
+/// Makes a reservation that others wait for, and lets none of them wait for ever.
+struct Pilot(Arc<Flight>);
+
+impl Pilot {
+    fn land(&self, landing: Landing) {
+        // The first word counts.
+        let _ = self.0.landing.set(landing);
+        self.0.landed.notify_waiters();
+    }
+}
+
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        self.land(Landing::Abandoned);
+    }
+}
 
 enum Step {
     Done,
-    Wait(watch::Receiver<Landing>),
-    Reserve(watch::Sender<Landing>, u32),
+    Wait(Arc<Flight>),
+    Reserve(Pilot, u32),
 }
 
 impl IdAllocator {
@@ -54,20 +105,19 @@ impl IdAllocator {
             match self.step(&mut ids, count) {
                 Step::Done => return Ok(ids),
                 // When it lands, and when its caller is dropped: look again.
-                Step::Wait(mut flight) => {
-                    if let Ok(Some(Err(error))) = flight.wait_for(Option::is_some).await.as_deref() {
-                        return Err(retell(error));
-                    }
-                }
-                Step::Reserve(landing, block_size) => match reserve(block_size).await {
+                Step::Wait(flight) => flight.landed().await?,
+                Step::Reserve(pilot, block_size) => match reserve(block_size).await {
                     Ok(block) => {
                         self.land(Some(block));
-                        let _ = landing.send(Some(Ok(())));
+                        pilot.land(Landing::Landed);
                     }
                     Err(error) => {
                         self.land(None);
                         let error = Arc::new(error);
-                        let _ = landing.send(Some(Err(Arc::clone(&error))));
+                        // Nobody can join any more; those who did are told, and the error itself is for the caller.
+                        if Arc::strong_count(&pilot.0) > 1 {
+                            pilot.land(Landing::Failed(Arc::clone(&error)));
+                        }
                         return Err(Arc::try_unwrap(error).unwrap_or_else(|error| retell(&error)));
                     }
                 },
@@ -85,16 +135,16 @@ impl IdAllocator {
             return Step::Done;
         }
         if let Some(flight) = &state.flight
-            && flight.has_changed().is_ok()
+            && !flight.is_over()
         {
-            return Step::Wait(flight.clone());
+            return Step::Wait(Arc::clone(flight));
         }
         let missing = u32::try_from(count - ids.len()).unwrap_or(u32::MAX);
         let block_size = state.block_size.max(missing);
         state.block_size = state.block_size.saturating_mul(4).min(BLOCK_MAX);
-        let (landing, flight) = watch::channel(None);
-        state.flight = Some(flight);
-        Step::Reserve(landing, block_size)
+        let flight = Arc::new(Flight::default());
+        state.flight = Some(Arc::clone(&flight));
+        Step::Reserve(Pilot(flight), block_size)
     }
 
     fn land(&self, block: Option<IdBlock>) {

@@ -42,6 +42,29 @@ pub enum Violation {
 }
 
 impl Violation {
+    /// Its name alone.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Lost { .. } => "Lost",
+            Self::Duplicated { .. } => "Duplicated",
+            Self::EnqueuedTwice { .. } => "EnqueuedTwice",
+            Self::UnexplainedRerun { .. } => "UnexplainedRerun",
+            Self::TwoClaims { .. } => "TwoClaims",
+            Self::Overlap { .. } => "Overlap",
+            Self::OverLimit { .. } => "OverLimit",
+            Self::WrongAttempt { .. } => "WrongAttempt",
+            Self::StaleAccepted { .. } => "StaleAccepted",
+            Self::Unearned { .. } => "Unearned",
+            Self::Undone { .. } => "Undone",
+            Self::GivenUpEarly { .. } => "GivenUpEarly",
+            Self::LiveWorkStolen { .. } => "LiveWorkStolen",
+            Self::RanOn { .. } => "RanOn",
+            Self::Overdue(_) => "Overdue",
+            Self::Ghost(_) => "Ghost",
+        }
+    }
+
     /// The tasks that it is about; none when it is about all of them, or none.
     #[must_use]
     pub fn tasks(&self) -> Vec<u64> {

@@ -14,9 +14,11 @@ use queue_core::session::{Renewal, SessionRecord, SessionSpec, Signals};
 use queue_core::settlement::{Requeue, Run};
 use queue_core::store::SchemaStatus;
 use queue_core::{
-    AttemptRecord, ClaimId, ClaimReply, ClaimRequest, Claimed, Enqueued, Migrate, NewTask, QueueName, Scope, SessionId,
-    Settle, Settled, Settlement, Status, Store, StoreError, StoreLimits, TaskAdmin, TaskId, TaskRecord, TaskStore,
+    AttemptRecord, ClaimId, ClaimReply, ClaimRequest, Claimed, Clock as _, Enqueued, Migrate, NewTask, QueueName,
+    Scope, SessionId, Settle, Settled, Settlement, Status, Store, StoreError, StoreLimits, TaskAdmin, TaskId,
+    TaskRecord, TaskStore,
 };
+use queue_runtime::clock::TokioClock;
 use queue_testkit::SeededEntropy;
 
 /// A way to be wrong that the simulation must notice.
@@ -34,7 +36,7 @@ pub enum Broken {
     ReleaseKeepsTheAttempt,
     /// Nobody asks what became of a claim whose acknowledgement was lost.
     LostClaimNeverResolved,
-    /// A worker whose session cannot be renewed, or was fenced, goes on as if nothing were the matter.
+    /// A worker whose session cannot be renewed, or was fenced, lets its handlers go on for a while.
     FencedHandlersGoOn,
 }
 
@@ -56,6 +58,10 @@ impl Broken {
     }
 }
 
+/// How long a worker that is broken in this way does not hear that its session is gone: several leases.
+const DEAF: Duration = Duration::from_secs(30);
+const DEAF_TO_SILENCE: Duration = Duration::from_millis(300);
+
 /// What a store remembers in order to be wrong.
 #[derive(Debug, Default)]
 struct Memory {
@@ -65,12 +71,15 @@ struct Memory {
     losses: BTreeMap<TaskId, u16>,
     /// Settlements that were here before.
     settled: BTreeSet<(TaskId, ClaimId)>,
+    /// Since when sessions cannot be renewed, on the virtual clock.
+    gone: BTreeMap<SessionId, Duration>,
 }
 
 /// A store in between. Clones share what they remember.
 #[derive(Clone, Debug)]
 pub(super) struct Bent {
     inner: Arc<dyn Store>,
+    clock: TokioClock,
     broken: Option<Broken>,
     /// Where stale reads come from, if there are any.
     stale: Option<Arc<SeededEntropy>>,
@@ -78,8 +87,13 @@ pub(super) struct Bent {
 }
 
 impl Bent {
-    pub(super) fn new(inner: Arc<dyn Store>, broken: Option<Broken>, stale: Option<SeededEntropy>) -> Self {
-        Self { inner, broken, stale: stale.map(Arc::new), memory: Arc::default() }
+    pub(super) fn new(
+        inner: Arc<dyn Store>,
+        clock: TokioClock,
+        broken: Option<Broken>,
+        stale: Option<SeededEntropy>,
+    ) -> Self {
+        Self { inner, clock, broken, stale: stale.map(Arc::new), memory: Arc::default() }
     }
 
     fn is(&self, broken: Broken) -> bool {
@@ -103,6 +117,12 @@ impl Bent {
                 task.attempt = task.attempt.saturating_sub(losses).max(1);
             }
         }
+    }
+
+    /// Whether the pool shall not hear, just now, that this session is gone.
+    fn is_deaf(&self, session: SessionId) -> bool {
+        let now = self.clock.monotonic();
+        self.is(Broken::FencedHandlersGoOn) && now < *self.lock().gone.entry(session).or_insert(now) + DEAF
     }
 
     /// Who holds the task now, if anybody does.
@@ -155,10 +175,22 @@ impl TaskStore for Bent {
     }
 
     async fn renew_session(&self, session: SessionId, lease: Duration) -> Result<Renewal, StoreError> {
-        let answer = self.inner.renew_session(session, lease).await;
-        if self.is(Broken::FencedHandlersGoOn) && !matches!(answer, Ok(Renewal::Renewed(_))) {
-            let now = self.inner.time().await.map(|time| time.now).unwrap_or_default();
-            return Ok(Renewal::Renewed(Signals { now, ..Signals::default() }));
+        let call = self.inner.renew_session(session, lease);
+        let answer = if self.is(Broken::FencedHandlersGoOn) {
+            // No answer at all is no news either.
+            tokio::time::timeout(DEAF_TO_SILENCE, call)
+                .await
+                .unwrap_or_else(|_| Err(StoreError::unavailable("silence")))
+        } else {
+            call.await
+        };
+        match answer {
+            Ok(Renewal::Renewed(_)) => drop(self.lock().gone.remove(&session)),
+            _ if self.is_deaf(session) => {
+                let signals = Signals { now: self.clock.wall(), ..Signals::default() };
+                return Ok(Renewal::Renewed(signals));
+            }
+            _ => {}
         }
         answer
     }
@@ -173,6 +205,7 @@ impl TaskStore for Bent {
             // Rows that another transaction has locked are skipped.
             request.capacity.tasks = request.capacity.tasks.div_ceil(2);
         }
+        let session = request.session;
         let answer = match self.inner.claim(request).await? {
             ClaimReply::Claimed(mut claimed) => {
                 self.forget(&mut claimed);
@@ -182,8 +215,8 @@ impl TaskStore for Bent {
                 }
                 ClaimReply::Claimed(claimed)
             }
-            ClaimReply::Fenced if self.is(Broken::FencedHandlersGoOn) => {
-                let now = self.inner.time().await?.now;
+            ClaimReply::Fenced if self.is_deaf(session) => {
+                let now = self.clock.wall();
                 ClaimReply::Claimed(Claimed { now, tasks: Vec::new(), ended: Vec::new(), next_due: None })
             }
             ClaimReply::Fenced => ClaimReply::Fenced,

@@ -44,6 +44,15 @@ impl Campaign {
     ///
     /// The first failure, shrunk.
     pub fn run(&self) -> Result<Tally, Box<Failure>> {
+        self.first_failure().map_err(|seed| Box::new(Failure::of(seed, self.broken)))
+    }
+
+    /// As [`run`](Self::run), and only says which seed it is.
+    ///
+    /// # Errors
+    ///
+    /// The lowest seed that breaks a promise.
+    pub fn first_failure(&self) -> Result<Tally, u64> {
         let next = AtomicU64::new(self.seeds.start);
         let failed = AtomicU64::new(u64::MAX);
         let threads = thread::available_parallelism().map_or(1, NonZero::get);
@@ -63,14 +72,12 @@ impl Campaign {
         };
         let sum = thread::scope(|scope| {
             let workers = (0..threads).map(|_| scope.spawn(work)).collect::<Vec<_>>();
-            workers
-                .into_iter()
-                .map(|worker| worker.join().expect("a seed does not panic"))
-                .fold(Tally::default(), Tally::plus)
+            let sums = workers.into_iter().map(|worker| worker.join().expect("a seed does not panic"));
+            sums.fold(Tally::default(), Tally::plus)
         });
         match failed.into_inner() {
             u64::MAX => Ok(sum),
-            seed => Err(Box::new(Failure::of(seed, self.broken))),
+            seed => Err(seed),
         }
     }
 }
@@ -231,18 +238,12 @@ impl Wish {
             Self::Broken(seeds) => {
                 let mut text = String::new();
                 for broken in Broken::ALL {
-                    let Err(failure) = (Campaign { seeds: 0..seeds, broken: Some(broken) }).run() else {
+                    let Err(seed) = (Campaign { seeds: 0..seeds, broken: Some(broken) }).first_failure() else {
                         return Err(format!("{text}{broken:?} went unnoticed in {seeds} seeds"));
                     };
-                    let names = failure
-                        .outcome
-                        .verdict
-                        .violations
-                        .iter()
-                        .map(|one| format!("{one:?}").split([' ', '(']).next().unwrap_or_default().to_owned());
-                    let names = names.collect::<BTreeSet<_>>();
-                    let _ =
-                        writeln!(text, "{broken:?}: seed {} is the first that shows it, by {names:?}", failure.seed);
+                    let violations = run(&Plan::of(seed), Some(broken)).verdict.violations;
+                    let names = violations.iter().map(Violation::name).collect::<BTreeSet<_>>();
+                    let _ = writeln!(text, "{broken:?}: seed {seed} is the first that shows it, by {names:?}");
                 }
                 Ok(text)
             }

@@ -199,7 +199,7 @@ impl WorkerPlan {
             grace: dice.ms(0, 4_000),
             cancel_grace: dice.ms(50, 1_000),
             type_concurrency: dice.0.per_mille(300).then(|| dice.size(1, 2)),
-            timeout: dice.ms(3_000, 20_000),
+            timeout: dice.ms(3_000, if dice.0.per_mille(500) { 10_000 } else { 40_000 }),
             wall_off_ms: dice.signed(300_000),
             drift_ppm: dice.signed(10_000),
         }
@@ -226,13 +226,13 @@ impl Act {
     fn roll(dice: &Dice) -> Self {
         let ms = if dice.0.per_mille(600) { dice.between(0, 300) } else { dice.between(300, 8_000) };
         match dice.between(0, 99) {
-            0..40 => Self::Succeed { ms },
-            40..55 => Self::Fail { ms },
-            55..58 => Self::Reject { ms },
-            58..61 => Self::Panic { ms },
-            61..69 => Self::Snooze { ms, for_ms: dice.between(0, 3_000) },
-            69..78 => Self::Progress { steps: dice.between(1, 6), ms: dice.between(1, 1_500) },
-            78..84 => Self::Hang,
+            0..37 => Self::Succeed { ms },
+            37..52 => Self::Fail { ms },
+            52..55 => Self::Reject { ms },
+            55..58 => Self::Panic { ms },
+            58..66 => Self::Snooze { ms, for_ms: dice.between(0, 3_000) },
+            66..75 => Self::Progress { steps: dice.between(1, 6), ms: dice.between(1, 1_500) },
+            75..84 => Self::Hang,
             84..90 => Self::Polite,
             90..95 => Self::Stubborn { ms: dice.between(0, 600) },
             _ => Self::Crash { ms },
@@ -275,7 +275,8 @@ impl Blockade {
 impl Disturbance {
     fn roll(dice: &Dice, workers: u64, jobs: u64) -> Self {
         let worker = dice.size(0, workers - 1);
-        let lasts = dice.ms(500, 15_000);
+        // Shorter than any lease, about as long, and so long that everything lapses.
+        let lasts = dice.ms(500, if dice.0.per_mille(600) { 8_000 } else { 30_000 });
         match dice.between(0, 99) {
             0..18 => Self::Kill { worker },
             18..32 => Self::Freeze { worker, lasts },

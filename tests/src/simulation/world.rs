@@ -123,7 +123,7 @@ impl<'a> World<'a> {
         let store_time = Arc::new(StoreTime { clock, off_ms: AtomicI64::new(0) });
         let memory = MemoryStore::with_clock(Arc::<StoreTime>::clone(&store_time));
         let stale = plan.stale_reads.then(|| SeededEntropy::new(plan.seed ^ 0x57a1e));
-        let beneath = Bent::new(Arc::new(memory.clone()), broken.filter(|broken| !broken.is_around()), stale);
+        let beneath = Bent::new(Arc::new(memory.clone()), clock, broken.filter(|broken| !broken.is_around()), stale);
         let beneath: Arc<dyn Store> = Arc::new(beneath);
         let log = Arc::new(Log { clock, events: Mutex::default() });
         let weather = |place: u64| Weather::new(plan.seed.wrapping_mul(31).wrapping_add(place), plan.rates, place > 0);
@@ -353,7 +353,7 @@ impl<'a> World<'a> {
     fn view(&self, process: u32, weather: &Weather, around: Option<Broken>) -> Bent {
         let beneath: Arc<dyn Store> = Arc::clone(&self.beneath);
         let recording = RecordingStore::new(beneath, self.journal(process)).job(performance::job);
-        Bent::new(Arc::new(FaultyStore::new(recording, weather.clone())), around, None)
+        Bent::new(Arc::new(FaultyStore::new(recording, weather.clone())), self.clock, around, None)
     }
 
     fn enqueue(&self, place: usize) {
