@@ -243,8 +243,9 @@ impl Chain {
             }
             failed |= *to == To::Failed;
             if to.requeues() {
-                between.charged |= !to.refunds();
-                between.refunded |= to.refunds();
+                // A dying process is an attempt, whatever the reaper makes of it.
+                between.charged |= *by_reaper || !to.refunds();
+                between.refunded |= !by_reaper && to.refunds();
                 lost |= *by_reaper;
                 other |= !by_reaper;
             }

@@ -167,7 +167,8 @@ impl Clock for SkewedClock {
     }
 
     async fn sleep(&self, duration: Duration) {
-        tokio::time::sleep(nanos(duration.as_nanos() * MILLION / self.speed())).await;
+        // Rounded up: to wake a moment too early, and sleep for no time at all, would be to stand still for ever.
+        tokio::time::sleep(nanos((duration.as_nanos() * MILLION).div_ceil(self.speed()))).await;
     }
 }
 
@@ -218,7 +219,11 @@ mod tests {
         slow.sleep(Duration::from_secs(99)).await;
         assert_eq!(clock.monotonic(), Duration::from_secs(100));
         assert_eq!(slow.monotonic(), Duration::from_secs(99));
-        assert_eq!(slow.wall(), Timestamp::from_micros(108_000_000));
-        assert_eq!(SkewedClock { wall_off_ms: 1_000, ..slow }.wall(), Timestamp::from_micros(111_000_000));
+        let fast = SkewedClock { drift_ppm: 10_000, ..slow };
+        fast.sleep(Duration::from_nanos(1)).await;
+        assert_eq!(clock.monotonic(), Duration::from_millis(100_001));
+        clock.sleep(Duration::from_millis(999)).await;
+        assert_eq!(slow.wall(), Timestamp::from_micros(109_000_000));
+        assert_eq!(SkewedClock { wall_off_ms: 1_000, ..slow }.wall(), Timestamp::from_micros(112_000_000));
     }
 }

@@ -1,7 +1,7 @@
 //! Runs a plan.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -106,6 +106,8 @@ struct World<'a> {
     weathers: Vec<Weather>,
     processes: Vec<Option<Process>>,
     producer: (Body, Queue),
+    /// Batches whose producers are not done.
+    enqueueing: Arc<AtomicUsize>,
     producer_weather: Weather,
     lives: u32,
     tell: mpsc::UnboundedSender<Message>,
@@ -141,6 +143,7 @@ impl<'a> World<'a> {
             weathers,
             processes: plan.workers.iter().map(|_| None).collect(),
             producer: (Body::default(), Queue::new(MemoryStore::new()).erase()),
+            enqueueing: Arc::default(),
             producer_weather,
             beneath,
             lives: 0,
@@ -359,7 +362,15 @@ impl<'a> World<'a> {
     fn enqueue(&self, place: usize) {
         let (body, queue) = (&self.producer.0, self.producer.1.clone());
         let (batch, journal) = (self.plan.batches[place].clone(), self.journal(PRODUCER));
-        body.spawn("enqueue", Box::pin(async move { produce(&queue, &batch, &journal).await }));
+        let under_way = Arc::clone(&self.enqueueing);
+        under_way.fetch_add(1, Ordering::Relaxed);
+        body.spawn(
+            "enqueue",
+            Box::pin(async move {
+                produce(&queue, &batch, &journal).await;
+                under_way.fetch_sub(1, Ordering::Relaxed);
+            }),
+        );
     }
 
     fn kill(&mut self, number: u32) {
@@ -406,6 +417,9 @@ impl<'a> World<'a> {
     }
 
     async fn is_unfinished(&self) -> bool {
+        if self.enqueueing.load(Ordering::Relaxed) > 0 {
+            return true;
+        }
         for status in [Status::Queued, Status::Running] {
             let filter = Filter { status: Some(status), ..Filter::default() };
             if self.memory.list(filter, Page { after: None, limit: 1 }).await.is_ok_and(|page| !page.is_empty()) {

@@ -1,5 +1,7 @@
 //! Each violation is found, and nobody is accused without reason.
 
+use std::slice::from_ref;
+
 use super::*;
 use crate::history::event::{Answer, Event, How, Operation, To};
 use crate::history::final_state::FinalTask;
@@ -131,10 +133,10 @@ fn a_job_is_one_task() {
 fn a_second_start_needs_a_reason() {
     let again = Violation::UnexplainedRerun { task: TASK, fences: (1, 2) };
     let run = || begin().run(10, 1, 1, 1);
-    assert_eq!(run().run(20, 2, 2, 2).succeeds(30, 2, 2).finds("completed", 2), [again.clone()]);
+    assert_eq!(run().run(20, 2, 2, 2).succeeds(30, 2, 2).finds("completed", 2), from_ref(&again));
     // A settlement that was refused explains nothing; one that was never answered may.
     let stale = run().ended(15, 1, 1, How::Errored).settled(15, 1, 1, To::Retried, Answer::Stale);
-    assert_eq!(stale.run(20, 2, 2, 2).succeeds(30, 2, 2).finds("completed", 2), [again.clone()]);
+    assert_eq!(stale.run(20, 2, 2, 2).succeeds(30, 2, 2).finds("completed", 2), from_ref(&again));
     let unknown = run().ended(15, 1, 1, How::Errored).sent(15, 1, 1, To::Retried);
     assert_eq!(unknown.run(20, 2, 2, 2).succeeds(30, 2, 2).finds("completed", 2), []);
     // Nor does one that came after it.
@@ -211,6 +213,11 @@ fn lost_work_was_lost_and_live_work_is_not_stolen() {
 
     let verdict = rerun(recovered(fence(killed(), 1_100), 1_200)).check(&[stands(TASK, "completed", 2)]);
     assert_eq!((verdict.violations, verdict.tally.recovered), (vec![], 1));
+
+    let refunded = fence(killed(), 1_100).settled(1_200, 9, 1, To::Released, Answer::Applied);
+    let refunded = refunded.opened(1_400, 2).run(1_500, 2, 2, 1).succeeds(1_600, 2, 2);
+    let wrong = Violation::WrongAttempt { task: TASK, fence: 2, attempt: 1, before: 1 };
+    assert_eq!(refunded.finds("completed", 1), [wrong]);
 
     let stolen = |task| Violation::LiveWorkStolen { session: 1, task };
     assert_eq!(rerun(recovered(fence(killed(), 700), 1_200)).finds("completed", 2), [stolen(None)]);
