@@ -57,6 +57,12 @@ struct Current {
     failure: Vec<Said>,
 }
 
+impl Current {
+    const fn whereabouts(&self) -> (Option<usize>, u64) {
+        (self.host, self.epoch)
+    }
+}
+
 /// The servers.
 pub(crate) struct Hosts {
     target: Target,
@@ -80,8 +86,10 @@ struct Said {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// It did not answer.
+    /// It cannot be reached.
     Absent,
+    /// It did not answer in time: it may be busy, or gone.
+    Silent,
     Denied,
     NoDatabase,
     Unsupported,
@@ -142,13 +150,16 @@ impl Hosts {
         if !self.are_several() {
             return Ok((self.connect_to_only().await?, Seat::default()));
         }
+        let before = self.current().whereabouts();
         if let Some(opened) = self.connect_to_current().await {
             return Ok(opened);
         }
         let failed = self.current().failed;
         let lock = Arc::clone(lock(&self.searching).entry(Handle::current().id()).or_default());
         let _alone = lock.lock().await;
-        if let Some(opened) = self.connect_to_current().await {
+        if self.current().whereabouts() != before
+            && let Some(opened) = self.connect_to_current().await
+        {
             return Ok(opened); // another task's search ended well
         }
         let failure = {
@@ -214,6 +225,8 @@ impl Hosts {
         };
         let asked = match self.ask(host, CURRENT_LIMIT).await {
             Ok(asked) if matches!(asked.standing.verdict(self.flavor()), Verdict::Takes) => asked,
+            // What is only slow keeps its connections; the search decides.
+            Err(said) if said.kind == Kind::Silent => return None,
             _ => {
                 self.doubt(Seat { epoch, ..Seat::default() });
                 return None;
@@ -316,7 +329,7 @@ impl Hosts {
                 let (kind, text) = refusal(&error);
                 Err(Said { host, kind, text })
             }
-            Err(_) => Err(Said { host, kind: Kind::Absent, text: format!("no answer within {} s", limit.as_secs()) }),
+            Err(_) => Err(Said { host, kind: Kind::Silent, text: format!("no answer within {} s", limit.as_secs()) }),
         }
     }
 
@@ -331,7 +344,8 @@ impl Hosts {
         });
         let told = format!("{}: none of its hosts takes writes: {}", self.place(), each.collect::<Vec<_>>().join("; "));
         // What a person must see to is told as such only where every host that answers says the same.
-        let mut kinds: Vec<_> = said.iter().map(|one| one.kind).filter(|kind| *kind != Kind::Absent).collect();
+        let mut kinds: Vec<_> = said.iter().map(|one| one.kind).collect();
+        kinds.retain(|kind| !matches!(kind, Kind::Absent | Kind::Silent));
         kinds.dedup();
         match kinds[..] {
             [Kind::Denied] => StoreError::denied(Told(told)),
