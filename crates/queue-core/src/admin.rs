@@ -289,7 +289,7 @@ pub trait TaskAdmin: Send + Sync + Debug {
     /// [`StoreError::Corrupt`] when its rows are ones that cannot be.
     async fn get(&self, task: TaskId) -> Result<Option<TaskRecord>, StoreError>;
 
-    /// The failed attempts of a task, the latest first, 100 at most.
+    /// The failed attempts of a task, the latest first; [`ATTEMPTS_MAX`](crate::record::ATTEMPTS_MAX) are kept.
     async fn attempts(&self, task: TaskId) -> Result<Vec<AttemptRecord>, StoreError>;
 
     /// Tasks that match, in the order of [`Filter::position`], without gaps or repeats from page to page as far as tasks

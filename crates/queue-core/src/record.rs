@@ -37,6 +37,9 @@ pub struct TaskRecord {
     pub result: TaskResult,
 }
 
+/// How many of a task's failed attempts are kept: the latest. Runs that ended otherwise do not count.
+pub const ATTEMPTS_MAX: usize = 100;
+
 /// One attempt that failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptRecord {

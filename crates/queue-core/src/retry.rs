@@ -5,6 +5,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::error::StoreError;
+
+/// The longest stored form of a [`Backoff`], in bytes: room for over a hundred steps of days.
+pub const BACKOFF_BYTES_MAX: usize = 2048;
+
 /// A uniformly random fraction in `[0, 1)`, handed in by the caller: the core has no randomness of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Jitter(u32);
@@ -70,6 +75,34 @@ impl Default for Backoff {
     }
 }
 
+impl Backoff {
+    /// As stores keep it: in whole microseconds.
+    #[must_use]
+    pub fn kept(&self) -> Self {
+        let micros = |delay: &Duration| Duration::new(delay.as_secs(), delay.subsec_micros() * 1_000);
+        match self {
+            Self::Steps(Cow::Borrowed(steps)) if steps.iter().all(|step| micros(step) == *step) => self.clone(),
+            Self::Steps(steps) => Self::Steps(steps.iter().map(micros).collect()),
+            Self::Fixed(delay) => Self::Fixed(micros(delay)),
+            Self::Exponential { base, max } => Self::Exponential { base: micros(base), max: micros(max) },
+        }
+    }
+
+    /// The text that stores keep, which reads back as [`kept`](Self::kept).
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::TooLarge`] when it is longer than [`BACKOFF_BYTES_MAX`].
+    pub fn stored(&self) -> Result<String, StoreError> {
+        let text = self.to_string();
+        if text.len() > BACKOFF_BYTES_MAX {
+            let (size, limit) = (text.len() as u64, BACKOFF_BYTES_MAX as u64);
+            return Err(StoreError::TooLarge { what: "a backoff's stored form in bytes", size, limit });
+        }
+        Ok(text)
+    }
+}
+
 /// The one textual form in which stores keep a backoff: `steps:0,30000000`, `fixed:5000000` or
 /// `exponential:5000000,600000000`, in microseconds.
 impl fmt::Display for Backoff {
@@ -101,7 +134,7 @@ impl FromStr for Backoff {
         let delays = numbers
             .split(',')
             .filter(|_| !numbers.is_empty())
-            .map(|number| number.parse().map(Duration::from_micros).map_err(|_| ParseBackoffError))
+            .map(micros)
             .collect::<Result<Vec<_>, _>>()?;
         match (kind, delays.as_slice()) {
             ("steps", _) => Ok(Self::Steps(delays.into())),
@@ -110,6 +143,14 @@ impl FromStr for Backoff {
             _ => Err(ParseBackoffError),
         }
     }
+}
+
+/// A duration of this many microseconds. [`Duration::MAX`] has more than 64 bits of them.
+fn micros(number: &str) -> Result<Duration, ParseBackoffError> {
+    let micros: u128 = number.parse().map_err(|_| ParseBackoffError)?;
+    let secs = u64::try_from(micros / 1_000_000).map_err(|_| ParseBackoffError)?;
+    let below = u32::try_from(micros % 1_000_000).map_err(|_| ParseBackoffError)?;
+    Ok(Duration::new(secs, below * 1_000))
 }
 
 /// How often a task is tried, and how long it waits in between.
@@ -210,11 +251,30 @@ mod tests {
 
     #[test]
     fn the_stored_form_round_trips() {
-        for text in ["steps:0,30000000,300000000", "steps:", "fixed:5", "exponential:1,2"] {
+        let longest = Backoff::Fixed(Duration::MAX).to_string();
+        for text in ["steps:0,30000000,300000000", "steps:", "fixed:5", "exponential:1,2", &longest] {
             assert_eq!(text.parse::<Backoff>().unwrap().to_string(), text);
         }
-        for text in ["", "fixed", "fixed:", "fixed:1,2", "exponential:1", "steps:x", "other:1"] {
+        let too_long = format!("fixed:{}", u128::MAX);
+        for text in ["", "fixed", "fixed:", "fixed:1,2", "exponential:1", "steps:x", "other:1", &too_long] {
             assert_eq!(text.parse::<Backoff>(), Err(ParseBackoffError), "{text}");
         }
+    }
+
+    #[test]
+    fn stores_keep_whole_microseconds_of_what_is_not_too_long() {
+        let odd = Duration::from_nanos(1_999);
+        for backoff in [
+            Backoff::DEFAULT,
+            Backoff::Steps(vec![odd, Duration::MAX].into()),
+            Backoff::Fixed(odd),
+            Backoff::Exponential { base: odd, max: Duration::MAX },
+        ] {
+            assert_eq!(backoff.stored().unwrap().parse(), Ok(backoff.kept()));
+            assert_eq!(backoff.kept().kept(), backoff.kept());
+        }
+        let steps = |number| Backoff::Steps(vec![Duration::from_secs(1); number].into()).stored();
+        assert!(steps(200).is_ok());
+        assert!(matches!(steps(1_000), Err(StoreError::TooLarge { limit: 2_048, .. })));
     }
 }

@@ -71,7 +71,8 @@ pub trait TaskStore: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`StoreError::KeyConflict`] and [`StoreError::TooLarge`] refuse the whole batch. After an
+    /// [`StoreError::KeyConflict`] and [`StoreError::TooLarge`] (of a payload, the batch or a
+    /// [backoff](crate::Backoff::stored)) refuse the whole batch. After an
     /// [`StoreError::UnknownOutcome`] repeat the same batch under the same ids. An id that is there with another nonce is
     /// [`StoreError::Corrupt`].
     async fn enqueue(&self, batch: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError>;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use queue_core::ids::IdBlock;
 use queue_core::payload::PayloadDigest;
 use queue_core::time::micros;
-use queue_core::{Enqueued, NewTask, Nonce, StoreError, StoreLimits, TaskId, Timestamp};
+use queue_core::{Enqueued, NewTask, Nonce, StoreError, TaskId, Timestamp};
 use sqlx::mysql::MySqlArguments;
 use sqlx::{Arguments, MySqlConnection};
 
@@ -20,23 +20,6 @@ use crate::sql::{CLOCK, chunk, list, opt_time, placeholders, time, value};
 
 /// Keys looked up by one statement.
 const KEYS_CHUNK: usize = 100;
-
-/// Refuses what is over the limits.
-pub(crate) fn check_sizes(limits: &StoreLimits, batch: &[NewTask]) -> Result<(), StoreError> {
-    check("a batch in tasks", batch.len() as u64, limits.batch_max as u64)?;
-    let mut sum = 0_u64;
-    for task in batch {
-        let bytes = task.spec.payload.body().len() as u64;
-        check("a payload in bytes", bytes, limits.payload_bytes_max)?;
-        sum = sum.saturating_add(bytes);
-    }
-    check("a batch in payload bytes", sum, limits.batch_bytes_max)
-}
-
-/// Refuses what is over a limit.
-pub(crate) const fn check(what: &'static str, size: u64, limit: u64) -> Result<(), StoreError> {
-    if size > limit { Err(StoreError::TooLarge { what, size, limit }) } else { Ok(()) }
-}
 
 /// Reserves ids: one statement that commits itself.
 pub(crate) struct ReserveIds {
@@ -420,14 +403,5 @@ mod tests {
         let tasks = [task(1, Some("k"), "1"), task(2, Some("k"), "2")];
         let error = plan(&tasks, &[], &Keys::new()).unwrap_err();
         assert!(matches!(error, StoreError::KeyConflict { index: 1, existing } if existing.get() == 1));
-    }
-
-    #[test]
-    fn what_is_too_large_is_refused() {
-        let limits = StoreLimits { payload_bytes_max: 2, batch_max: 2, batch_bytes_max: 3, ..StoreLimits::DEFAULT };
-        let sizes = |tasks: &[NewTask]| check_sizes(&limits, tasks).is_ok();
-        assert!(sizes(&[task(1, None, "12")]) && !sizes(&[task(1, None, "123")]));
-        assert!(!sizes(&[task(1, None, "12"), task(2, None, "12")]));
-        assert!(!sizes(&[task(1, None, ""), task(2, None, ""), task(3, None, "")]));
     }
 }

@@ -15,9 +15,6 @@ use crate::inner::Inner;
 use crate::operation::Operation;
 use crate::sql::{list, value};
 
-/// The longest textual form of a retry policy, in bytes.
-const POLICY_BYTES_MAX: usize = 2048;
-
 /// One kind of name.
 #[derive(Debug)]
 struct Table<N> {
@@ -99,7 +96,7 @@ impl Names {
         Some(Numbers {
             type_id: *known.types.by_name.get(&task.spec.task_type)?,
             queue_id,
-            policy_id: *known.policies.by_name.get(task.spec.retry.backoff())?,
+            policy_id: *known.policies.by_name.get(&task.spec.retry.backoff().kept())?,
         })
     }
 
@@ -215,31 +212,15 @@ impl Operation for Intern {
                 let id = intern(conn, "queue_type", "name", task_type.as_str()).await?;
                 names.write().types.learn(id, task_type.clone());
             }
-            let backoff = task.spec.retry.backoff();
-            if !names.read().policies.by_name.contains_key(backoff) {
-                let id = intern(conn, "queue_policy", "backoff", &policy_text(backoff)?).await?;
-                names.write().policies.learn(id, backoff.clone());
+            let backoff = task.spec.retry.backoff().kept();
+            if !names.read().policies.by_name.contains_key(&backoff) {
+                let id = intern(conn, "queue_policy", "backoff", &backoff.stored()?).await?;
+                names.write().policies.learn(id, backoff);
             }
         }
         let lanes: Vec<_> = lanes.into_iter().collect();
         names.intern_lanes(conn, &lanes).await
     }
-}
-
-/// The stored form of a policy: one that can be read again.
-fn policy_text(backoff: &Backoff) -> Result<String, StoreError> {
-    let text = backoff.to_string();
-    if text.len() > POLICY_BYTES_MAX {
-        return Err(StoreError::TooLarge {
-            what: "a retry policy in bytes",
-            size: text.len() as u64,
-            limit: POLICY_BYTES_MAX as u64,
-        });
-    }
-    if text.parse::<Backoff>().is_err() {
-        return Err(StoreError::other("a delay of the retry policy is too long to be stored"));
-    }
-    Ok(text)
 }
 
 impl Inner {
@@ -254,17 +235,7 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    #[test]
-    fn a_policy_that_cannot_be_read_again_is_not_written() {
-        assert_eq!(policy_text(&Backoff::Fixed(Duration::from_micros(5))).unwrap(), "fixed:5");
-        assert!(matches!(policy_text(&Backoff::Fixed(Duration::MAX)), Err(StoreError::Other { .. })));
-        let steps = Backoff::Steps(vec![Duration::from_secs(1); 1000].into());
-        assert!(matches!(policy_text(&steps), Err(StoreError::TooLarge { .. })));
-    }
 
     #[test]
     fn the_filter_is_needed_only_for_types_that_are_not_served() {

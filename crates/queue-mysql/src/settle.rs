@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use queue_core::record::ATTEMPTS_MAX;
 use queue_core::{
     ClaimId, Event, Settle, Settled, Settlement, StoreError, TaskId, TaskResult, TaskState, Timestamp, TransitionError,
     transition,
@@ -227,6 +228,7 @@ impl<'a> Ending<'a> {
         }
         insert_attempts(conn, &failed, now).await?;
         let mut sql = moves(flavor, &moved);
+        sql.extend(failed.iter().filter_map(|(row, ..)| drop_old_attempts(row)));
         if !signals.is_empty() {
             let keys = list(signals.iter().map(|(session, task)| format!("({session},{task})")));
             let (table, columns) = ("queue_signal", &["session_id", "task_id"]);
@@ -317,4 +319,15 @@ async fn insert_attempts(
         conn.bound(sql, arguments).await?;
     }
     Ok(())
+}
+
+/// Of a task that failed often, only the latest failed attempts are kept.
+fn drop_old_attempts(row: &TaskRow) -> Option<String> {
+    let (task, fence) = (row.id, row.state.fence.get() as usize);
+    (fence > ATTEMPTS_MAX).then(|| {
+        format!(
+            "DELETE a FROM queue_attempt AS a JOIN (SELECT fence FROM queue_attempt WHERE task_id = {task} \
+             ORDER BY fence DESC LIMIT 1 OFFSET {ATTEMPTS_MAX}) AS old ON a.fence <= old.fence WHERE a.task_id = {task}"
+        )
+    })
 }

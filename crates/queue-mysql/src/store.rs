@@ -123,7 +123,7 @@ impl TaskStore for MySqlStore {
     }
 
     async fn enqueue(&self, batch: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError> {
-        enqueue::check_sizes(&self.inner.options.limits, &batch)?;
+        self.inner.options.limits.check_enqueue(&batch)?;
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -152,7 +152,7 @@ impl TaskStore for MySqlStore {
     }
 
     async fn settle(&self, batch: Arc<[Settle]>) -> Result<Vec<Settled>, StoreError> {
-        enqueue::check("a batch in tasks", batch.len() as u64, self.inner.options.limits.batch_max as u64)?;
+        self.inner.options.limits.check_settle(batch.len())?;
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -208,7 +208,7 @@ impl Transactional for MySqlStore {
     type Conn = MySqlConnection;
 
     async fn prepare(&self, batch: &[NewTask]) -> Result<(), StoreError> {
-        enqueue::check_sizes(&self.inner.options.limits, batch)?;
+        self.inner.options.limits.check_enqueue(batch)?;
         self.inner.intern(&Arc::from(batch)).await
     }
 

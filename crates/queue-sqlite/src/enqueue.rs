@@ -2,7 +2,7 @@
 
 use queue_core::ids::IdBlock;
 use queue_core::payload::PayloadDigest;
-use queue_core::{Enqueued, NewTask, StoreError, StoreLimits};
+use queue_core::{Enqueued, NewTask, StoreError};
 use rusqlite::params;
 
 use crate::task::{TaskRow, budget_micros};
@@ -17,21 +17,6 @@ const ADD_PAYLOAD: &str = "INSERT INTO queue_payload (task_id, content_type, bod
 const KEY: &str = "SELECT task_id, digest FROM queue_idempotency WHERE type_id = ?1 AND key = ?2";
 const ADD_KEY: &str = "INSERT INTO queue_idempotency (type_id, key, task_id, digest, created_at, orphan) \
                        VALUES (?1, ?2, ?3, ?4, ?5, 0)";
-
-/// Refuses what is too large, before anything is written.
-pub(crate) fn check(limits: &StoreLimits, batch: &[NewTask]) -> Result<(), StoreError> {
-    let too_large = |what, size: u64, limit: u64| {
-        if size > limit { Err(StoreError::TooLarge { what, size, limit }) } else { Ok(()) }
-    };
-    too_large("a batch in tasks", batch.len() as u64, limits.batch_max as u64)?;
-    let mut bytes = 0;
-    for task in batch {
-        let size = task.spec.payload.body().len() as u64;
-        too_large("a payload in bytes", size, limits.payload_bytes_max)?;
-        bytes += size;
-    }
-    too_large("a batch in payload bytes", bytes, limits.batch_bytes_max)
-}
 
 pub(crate) fn reserve_ids(work: &Work<'_>, count: u32) -> Result<IdBlock> {
     let first = work.first(RESERVE, [count], |row| task_id(row.get(0)?))?;
@@ -71,7 +56,7 @@ fn enqueue_one(work: &mut Work<'_>, index: usize, task: &NewTask) -> Result<Enqu
         type_id,
         queue_id: work.memory.names.intern(work.conn, &spec.queue)?,
         priority: spec.priority,
-        policy_id: work.memory.names.intern(work.conn, spec.retry.backoff())?,
+        policy_id: work.memory.names.intern(work.conn, &spec.retry.backoff().kept())?,
         bytes: clamped(spec.payload.body().len()),
         state,
         progress: None,

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use queue_core::admin::{Filter, Page};
+use queue_core::record::ATTEMPTS_MAX;
 use queue_core::{
     AttemptRecord, ErrorText, Fence, Payload, Queues, Status, StoreError, TaskId, TaskRecord, TaskResult, Timestamp,
 };
@@ -14,7 +15,7 @@ use crate::work::{Id as _, Result, Work, clamped};
 
 const LAST_ERROR: &str = "SELECT error FROM queue_attempt WHERE task_id = ?1 ORDER BY fence DESC LIMIT 1";
 const ATTEMPTS: &str = "SELECT fence, attempt, started_at, ended_at, outcome, error FROM queue_attempt \
-                        WHERE task_id = ?1 ORDER BY fence DESC LIMIT 100";
+                        WHERE task_id = ?1 ORDER BY fence DESC LIMIT ?2";
 const WORKER: &str =
     "SELECT s.name FROM queue_claim AS c JOIN queue_session AS s ON s.id = c.session_id WHERE c.id = ?1";
 const RESULT: &str = "SELECT body, dropped FROM queue_result WHERE task_id = ?1";
@@ -68,7 +69,7 @@ pub(crate) fn get(work: &mut Work<'_>, id: TaskId) -> Result<Option<TaskRecord>>
 }
 
 pub(crate) fn attempts(work: &Work<'_>, task: TaskId) -> Result<Vec<AttemptRecord>> {
-    work.all(ATTEMPTS, [task.number()], |row| {
+    work.all(ATTEMPTS, params![task.number(), ATTEMPTS_MAX], |row| {
         Ok(AttemptRecord {
             task,
             fence: Fence::new(row.get(0)?),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use queue_core::progress::ProgressUpdate;
+use queue_core::record::ATTEMPTS_MAX;
 use queue_core::{
     ClaimId, ErrorText, Event, Settle, Settled, Settlement, StoreError, StoreLimits, TaskId, TaskResult,
     TransitionError, transition,
@@ -25,18 +26,6 @@ pub(crate) const DROP_CLAIM: &str = "DELETE FROM queue_claim WHERE id = ?1 AND N
                            WHERE t.id = m.value AND t.claim_id = queue_claim.id AND t.status = 1)";
 const PROGRESS: &str =
     "UPDATE queue_task SET percent = ?3, message = ?4 WHERE id = ?1 AND claim_id = ?2 AND status = 1";
-
-/// As many failed attempts of a task as operators are shown.
-const ATTEMPTS_MAX: u32 = 100;
-
-/// Refuses a batch that is too large, before anything is written.
-pub(crate) fn check(limits: &StoreLimits, batch: &[Settle]) -> Result<(), StoreError> {
-    let (size, limit) = (batch.len() as u64, limits.batch_max as u64);
-    if size > limit {
-        return Err(StoreError::TooLarge { what: "a batch in settlements", size, limit });
-    }
-    Ok(())
-}
 
 pub(crate) fn settle(work: &mut Work<'_>, batch: &[Settle], limits: &StoreLimits) -> Result<Vec<Settled>> {
     let mut settled = Vec::with_capacity(batch.len());
@@ -114,7 +103,7 @@ fn keep_attempt(work: &Work<'_>, run: &TaskRow, outcome: &str, error: &ErrorText
         ADD_ATTEMPT,
         params![id, fence, run.state.attempt, started_at, work.now.as_micros(), outcome, error.as_str()],
     )?;
-    if fence > ATTEMPTS_MAX {
+    if fence as usize > ATTEMPTS_MAX {
         work.execute(DROP_OLD_ATTEMPTS, params![id, ATTEMPTS_MAX])?;
     }
     Ok(())

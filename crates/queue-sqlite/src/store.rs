@@ -181,7 +181,7 @@ impl TaskStore for SqliteStore {
     }
 
     async fn enqueue(&self, batch: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError> {
-        enqueue::check(&self.limits, &batch)?;
+        self.limits.check_enqueue(&batch)?;
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -216,7 +216,7 @@ impl TaskStore for SqliteStore {
 
     async fn settle(&self, batch: Arc<[Settle]>) -> Result<Vec<Settled>, StoreError> {
         let limits = self.limits;
-        settling::check(&limits, &batch)?;
+        limits.check_settle(batch.len())?;
         if batch.is_empty() {
             return Ok(Vec::new());
         }
@@ -225,7 +225,7 @@ impl TaskStore for SqliteStore {
 
     /// One job, one transaction, one wait for the disk.
     async fn settle_and_claim(&self, batch: Arc<[Settle]>, request: ClaimRequest) -> Trip {
-        if !batch.is_empty() && settling::check(&self.limits, &batch).is_ok() {
+        if !batch.is_empty() && self.limits.check_settle(batch.len()).is_ok() {
             let (limits, settles, bounded) = (self.limits, Arc::clone(&batch), self.bounded(request.clone()));
             let weight = settles.len() + bounded.capacity.tasks;
             let both = self.write(weight, move |work| {

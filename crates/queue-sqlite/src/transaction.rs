@@ -58,11 +58,11 @@ impl Transactional for SqliteStore {
     type Conn = Connection;
 
     async fn prepare(&self, batch: &[NewTask]) -> Result<(), StoreError> {
-        enqueue::check(&self.limits(), batch)
+        self.limits().check_enqueue(batch)
     }
 
     async fn enqueue_in(&self, conn: &mut Connection, batch: &[NewTask]) -> Result<Vec<Enqueued>, StoreError> {
-        enqueue::check(&self.limits(), batch)?;
+        self.limits().check_enqueue(batch)?;
         let mut memory = Memory::default();
         let mut work = self.within(conn, &mut memory)?;
         Ok(enqueue::enqueue(&mut work, batch)?)

@@ -1,6 +1,7 @@
 //! One task and its failed attempts.
 
 use bytes::Bytes;
+use queue_core::record::ATTEMPTS_MAX;
 use queue_core::payload::ContentType;
 use queue_core::{
     AttemptRecord, ErrorText, Fence, Payload, Percent, Progress, Status, StoreError, TaskId, TaskRecord, TaskResult,
@@ -139,7 +140,7 @@ impl Operation for Attempts {
         let task = self.task;
         let sql = format!(
             "SELECT fence, attempt, started_at, ended_at, outcome, error FROM queue_attempt WHERE task_id = {task} \
-             ORDER BY fence DESC LIMIT 100"
+             ORDER BY fence DESC LIMIT {ATTEMPTS_MAX}"
         );
         let rows = conn.run(sql).await?.pop().unwrap_or_default().rows;
         let mut attempts = Vec::with_capacity(rows.len());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use queue_core::record::ATTEMPTS_MAX;
 use queue_core::settlement::Requeue;
 use queue_core::{FailureReason, Fence, Retry, Settlement, TaskResult, TaskSpec};
 
@@ -73,15 +74,29 @@ pub async fn an_end_without_a_run_is_no_attempt(store: Subject) {
     assert_eq!(store.attempts(id).await.unwrap(), []);
 }
 
-/// "100 at most", the latest of them.
+/// The latest of them are kept, and no more.
 pub async fn no_more_than_a_hundred_are_told(store: Subject) {
     let (session, mut task) = store.running(TaskSpec { retry: Retry::DEFAULT.attempts(500), ..spec() }).await;
-    for number in 0..103 {
+    for number in 0..ATTEMPTS_MAX + 3 {
         store.end(&task, retry(&number.to_string())).await;
         task = store.grab_one(session).await;
     }
     let attempts = store.attempts(task.id).await.unwrap();
-    assert_eq!(attempts.len(), 100);
-    assert_eq!((attempts[0].fence, attempts[99].fence), (Fence::new(103), Fence::new(4)));
-    assert_eq!((attempts[0].error.as_str(), attempts[99].error.as_str()), ("102", "3"));
+    assert_eq!(attempts.len(), ATTEMPTS_MAX);
+    assert_eq!((attempts[0].fence, attempts[ATTEMPTS_MAX - 1].fence), (Fence::new(103), Fence::new(4)));
+    assert_eq!((attempts[0].error.as_str(), attempts[ATTEMPTS_MAX - 1].error.as_str()), ("102", "3"));
+}
+
+/// Runs that ended without an error take no room: what is kept is counted in failures, not in claims.
+pub async fn only_failures_count(store: Subject) {
+    let (session, mut task) = store.running(TaskSpec { retry: Retry::DEFAULT.attempts(500), ..spec() }).await;
+    let snooze = Settlement::Requeue { delay: Duration::ZERO, kind: Requeue::Snooze };
+    for number in 0..60 {
+        store.end(&task, retry(&number.to_string())).await;
+        task = store.grab_one(session).await;
+        store.end(&task, snooze.clone()).await;
+        task = store.grab_one(session).await;
+    }
+    let errors: Vec<_> = store.attempts(task.id).await.unwrap().into_iter().map(|one| one.error).collect();
+    assert_eq!(errors, (0..60).rev().map(|number| number.to_string().into()).collect::<Vec<_>>());
 }

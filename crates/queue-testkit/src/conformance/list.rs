@@ -49,6 +49,7 @@ macro_rules! __conformance_cases {
                 errors_come_back_exactly
                 progress_comes_back_exactly
                 names_and_priorities_are_exact
+                retry_policies_come_back
             }
             claim {
                 takes_a_task_and_marks_it
@@ -139,6 +140,7 @@ macro_rules! __conformance_cases {
                 success_leaves_no_history
                 an_end_without_a_run_is_no_attempt
                 no_more_than_a_hundred_are_told
+                only_failures_count
             }
             progress {
                 is_recorded

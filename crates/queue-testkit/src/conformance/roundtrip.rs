@@ -1,11 +1,13 @@
 //! Bytes, texts and names come back exactly.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use queue_core::payload::ContentType;
 use queue_core::progress::ProgressUpdate;
 use queue_core::{
-    ErrorText, FailureReason, Payload, Percent, Priority, Progress, QueueName, Scope, Settlement, TaskResult, TaskSpec,
-    TaskType,
+    Backoff, ErrorKind, ErrorText, FailureReason, Payload, Percent, Priority, Progress, QueueName, Retry, Scope,
+    Settlement, TaskResult, TaskSpec, TaskType,
 };
 
 use super::Subject;
@@ -126,4 +128,29 @@ pub async fn names_and_priorities_are_exact(store: Subject) {
     let queues: Vec<_> = store.stats().await.unwrap().queues.into_iter().map(|stats| stats.queue).collect();
     assert!(queues.is_sorted(), "queues come by name: {queues:?}");
     assert!(wanted.iter().all(|spec| queues.contains(&spec.queue)), "{queues:?}");
+}
+
+/// Any delay that a policy may have is kept, in whole microseconds; a list of them that is too long is refused.
+pub async fn retry_policies_come_back(store: Subject) {
+    let odd = Duration::from_nanos(1_234_567_891);
+    let backoffs = [
+        Backoff::DEFAULT,
+        Backoff::Fixed(odd),
+        Backoff::Fixed(Duration::MAX),
+        Backoff::Steps(vec![odd, Duration::ZERO, Duration::MAX].into()),
+        Backoff::Steps(Vec::new().into()),
+        Backoff::Exponential { base: odd, max: Duration::MAX },
+    ];
+    let of = |backoff: &Backoff| TaskSpec { retry: Retry::new(backoff.clone()), ..spec() };
+    let ids = store.put_all(backoffs.iter().map(of)).await;
+    for (id, backoff) in ids.iter().zip(&backoffs) {
+        assert_eq!(store.record(*id).await.backoff, backoff.kept());
+    }
+    let session = store.session().await;
+    for task in store.grab_all(session, backoffs.len()).await {
+        let index = ids.iter().position(|id| *id == task.id).unwrap();
+        assert_eq!(task.backoff, backoffs[index].kept());
+    }
+    let endless = store.named([of(&Backoff::Steps(vec![odd; 1_000].into()))]).await;
+    assert_eq!(store.write(&endless).await.unwrap_err().kind(), ErrorKind::TooLarge);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use queue_core::ids::IdBlock;
-use queue_core::{Budget, Enqueued, NewTask, StoreError, StoreLimits, TaskId, Timestamp};
+use queue_core::{Budget, Enqueued, NewTask, StoreError, TaskId, Timestamp};
 
 use super::database::{Database, KeyRow, Row};
 
@@ -24,29 +24,6 @@ impl Plan {
             Self::Existing(existing) => Enqueued::Existing(existing),
         }
     }
-}
-
-/// Refuses what is over the limits.
-pub(super) fn check_sizes(limits: &StoreLimits, batch: &[NewTask]) -> Result<(), StoreError> {
-    if batch.len() > limits.batch_max {
-        return Err(too_large("a batch in tasks", batch.len() as u64, limits.batch_max as u64));
-    }
-    let mut sum = 0_u64;
-    for task in batch {
-        let bytes = task.spec.payload.body().len() as u64;
-        if bytes > limits.payload_bytes_max {
-            return Err(too_large("a payload in bytes", bytes, limits.payload_bytes_max));
-        }
-        sum = sum.saturating_add(bytes);
-    }
-    if sum > limits.batch_bytes_max {
-        return Err(too_large("a batch in payload bytes", sum, limits.batch_bytes_max));
-    }
-    Ok(())
-}
-
-pub(super) const fn too_large(what: &'static str, size: u64, limit: u64) -> StoreError {
-    StoreError::TooLarge { what, size, limit }
 }
 
 impl Database {
@@ -130,7 +107,7 @@ impl Database {
             queue: spec.queue.clone(),
             priority: spec.priority,
             state,
-            backoff: spec.retry.backoff().clone(),
+            backoff: spec.retry.backoff().kept(),
             progress: None,
             last_error: None,
             payload: spec.payload.clone(),

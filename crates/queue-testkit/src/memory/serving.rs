@@ -17,7 +17,6 @@ use queue_core::{
 };
 
 use super::MemoryStore;
-use super::enqueueing::check_sizes;
 
 #[async_trait]
 impl TaskStore for MemoryStore {
@@ -30,7 +29,7 @@ impl TaskStore for MemoryStore {
     }
 
     async fn enqueue(&self, batch: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError> {
-        check_sizes(&self.limits, &batch)?;
+        self.limits.check_enqueue(&batch)?;
         let mut database = self.lock();
         database.enqueue(&batch, self.clock.now())
     }

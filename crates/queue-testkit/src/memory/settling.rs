@@ -3,16 +3,13 @@
 use std::collections::VecDeque;
 
 use queue_core::progress::ProgressUpdate;
+use queue_core::record::ATTEMPTS_MAX;
 use queue_core::{
     AttemptRecord, Event, Settle, Settled, Settlement, Status, StoreError, StoreLimits, TaskResult, Timestamp,
     TransitionError, transition,
 };
 
 use super::database::Database;
-use super::enqueueing::too_large;
-
-/// As many failed attempts of a task as [`TaskAdmin::attempts`](queue_core::TaskAdmin::attempts) shows.
-const ATTEMPTS_MAX: usize = 100;
 
 impl Database {
     pub(super) fn settle(
@@ -21,9 +18,7 @@ impl Database {
         limits: &StoreLimits,
         now: Timestamp,
     ) -> Result<Vec<Settled>, StoreError> {
-        if batch.len() > limits.batch_max {
-            return Err(too_large("a batch in settlements", batch.len() as u64, limits.batch_max as u64));
-        }
+        limits.check_settle(batch.len())?;
         for item in batch {
             self.check_settle(item, now)?;
         }

@@ -8,7 +8,6 @@ use queue_core::{
 };
 
 use super::MemoryStore;
-use super::enqueueing::check_sizes;
 
 /// Writes that wait for their commit: nobody sees them before. Dropping it rolls them back.
 ///
@@ -61,11 +60,11 @@ impl Transactional for MemoryStore {
     type Conn = MemoryTransaction;
 
     async fn prepare(&self, batch: &[NewTask]) -> Result<(), StoreError> {
-        check_sizes(&self.limits, batch)
+        self.limits.check_enqueue(batch)
     }
 
     async fn enqueue_in(&self, conn: &mut MemoryTransaction, batch: &[NewTask]) -> Result<Vec<Enqueued>, StoreError> {
-        check_sizes(&self.limits, batch)?;
+        self.limits.check_enqueue(batch)?;
         // The batch sees what the transaction has written before it.
         let before = conn.enqueued.len();
         let all: Vec<_> = conn.enqueued.iter().map(|(task, _)| task).chain(batch).cloned().collect();

@@ -65,7 +65,7 @@ impl Book {
                 self.sessions.push(spec.clone());
                 Call::Open(spec)
             }
-            Step::Reopen(pick, lease) => Call::Open(SessionSpec { lease: long(*lease), ..of(*pick, self)? }),
+            Step::Reopen(pick, lease) => Call::Reopen(SessionSpec { lease: long(*lease), ..of(*pick, self)? }),
             Step::Renew(pick, lease) => Call::Renew(of(*pick, self)?.id, long(*lease)),
             Step::Close(pick) => Call::Close(of(*pick, self)?.id),
             Step::Claim(wish) => Call::Claim(self.request(wish)?),

@@ -21,6 +21,8 @@ const WAIT: Duration = Duration::from_millis(2);
 pub(super) enum Call {
     Enqueue(Arc<[NewTask]>),
     Open(SessionSpec),
+    /// Under an id that was opened before.
+    Reopen(SessionSpec),
     Renew(SessionId, Duration),
     Close(SessionId),
     Claim(ClaimRequest),
@@ -81,7 +83,7 @@ impl Call {
     async fn once(&self, store: &dyn Store) -> Result<Reply, StoreError> {
         Ok(match self {
             Self::Enqueue(batch) => Reply::Enqueued(store.enqueue(batch.clone()).await?),
-            Self::Open(spec) => Reply::Renewal(store.open_session(spec.clone()).await?),
+            Self::Open(spec) | Self::Reopen(spec) => Reply::Renewal(store.open_session(spec.clone()).await?),
             Self::Renew(session, lease) => Reply::Renewal(store.renew_session(*session, *lease).await?),
             Self::Close(session) => {
                 store.close_session(*session).await?;

@@ -43,6 +43,20 @@ impl Judge {
                 let Reply::Resolved(ours) = call.make(model).await else { return Err("no answer".into()) };
                 self.resolved(resolved, &ours)
             }
+            (Call::Reopen(spec), Reply::Renewal(renewal)) => {
+                // A fenced session that holds nothing goes at some time, and its id is a new one then.
+                let sessions = model.sessions().await.map_err(told)?;
+                let row = sessions.iter().find(|one| one.id == spec.id);
+                match (renewal, row) {
+                    (Renewal::Fenced, None) => return Ok(()),
+                    (Renewal::Renewed(_), Some(row)) if row.fenced_at.is_some() => {
+                        model.lost(0).await.map_err(told)?;
+                    }
+                    _ => {}
+                }
+                let Reply::Renewal(ours) = call.make(model).await else { return Err("no answer".into()) };
+                self.renewal(renewal, &ours)
+            }
             (Call::Renew(..) | Call::Open(_), Reply::Renewal(renewal)) => {
                 let Reply::Renewal(ours) = call.make(model).await else { return Err("no answer".into()) };
                 self.renewal(renewal, &ours)
