@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) observer: Arc<dyn Observer>,
+    /// Whether that is somebody's: nobody hears the silent one.
+    pub(crate) is_observed: bool,
     pub(crate) wake: Arc<Notify>,
 }
 
@@ -58,6 +60,7 @@ impl<S: Store + 'static> Queue<S> {
             clock,
             entropy,
             observer: Arc::new(Silent),
+            is_observed: false,
             wake: Arc::new(Notify::new()),
         };
         Self { store, shared: Arc::new(shared) }
@@ -71,10 +74,11 @@ impl<S: Store + 'static> Queue<S> {
 }
 
 impl<S: ?Sized> Queue<S> {
-    /// Tells this observer what is enqueued, and what pools made from this queue do.
+    /// Tells this observer what is enqueued, what pools made from this queue do and, every 15 s while one runs, how the queues
+    /// stand.
     #[must_use]
     pub fn with_observer(self, observer: impl Observer + 'static) -> Self {
-        let shared = Shared { observer: Arc::new(observer), ..Shared::clone(&self.shared) };
+        let shared = Shared { observer: Arc::new(observer), is_observed: true, ..Shared::clone(&self.shared) };
         Self { store: self.store, shared: Arc::new(shared) }
     }
 

@@ -69,7 +69,7 @@ pub(crate) fn get(work: &mut Work<'_>, id: TaskId) -> Result<Option<TaskRecord>>
 }
 
 pub(crate) fn attempts(work: &Work<'_>, task: TaskId) -> Result<Vec<AttemptRecord>> {
-    work.all(ATTEMPTS, params![task.number(), ATTEMPTS_MAX], |row| {
+    work.all(ATTEMPTS, params![task.number(), clamped(ATTEMPTS_MAX)], |row| {
         Ok(AttemptRecord {
             task,
             fence: Fence::new(row.get(0)?),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use queue_core::progress::ProgressUpdate;
 use queue_core::record::ATTEMPTS_MAX;
 use queue_core::{
-    ClaimId, ErrorText, Event, Settle, Settled, Settlement, StoreError, StoreLimits, TaskId, TaskResult,
+    ClaimId, ErrorText, Event, Settle, Settled, Settlement, StoreLimits, TaskId, TaskResult,
     TransitionError, transition,
 };
 use rusqlite::params;
@@ -104,7 +104,7 @@ fn keep_attempt(work: &Work<'_>, run: &TaskRow, outcome: &str, error: &ErrorText
         params![id, fence, run.state.attempt, started_at, work.now.as_micros(), outcome, error.as_str()],
     )?;
     if fence as usize > ATTEMPTS_MAX {
-        work.execute(DROP_OLD_ATTEMPTS, params![id, ATTEMPTS_MAX])?;
+        work.execute(DROP_OLD_ATTEMPTS, params![id, clamped(ATTEMPTS_MAX)])?;
     }
     Ok(())
 }

@@ -222,8 +222,7 @@ impl<S: Send + Sync + 'static> Pool<S> {
         self
     }
 
-    /// Tells this observer what the pool does, and not the queue's. It hears every 15 s how the queues stand as well, which the
-    /// queue's does not.
+    /// Tells this observer, and not the queue's, what the pool does and, every 15 s, how the queues stand.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
         self
@@ -328,7 +327,7 @@ impl<S: Send + Sync + 'static> Pool<S> {
             clock: self.queue.clock,
             entropy: self.queue.entropy,
             spawn: self.spawn,
-            samples: self.observer.is_some(),
+            samples: self.observer.is_some() || self.queue.is_observed,
             observer: self.observer.unwrap_or(self.queue.observer),
             wake: self.queue.wake,
             handlers,

@@ -78,3 +78,15 @@ async fn queues_and_repeats_are_sampled_for_an_observer() {
     assert!(age.starts_with("OldestReady { queue: \"default\", age: 1"), "{age}");
     assert_eq!(heard.of("StoreRetried { kind: \"deadlock\"").len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn queues_are_sampled_for_an_observer_of_the_queue_as_well() {
+    let world = World::new();
+    let heard = Heard::default();
+    world.enqueue("other", |_| {}).await;
+    let running = world.pool_observed(heard.clone()).on("a", async |_| Ok(())).start().await.unwrap();
+    tokio::time::sleep(secs(16)).await;
+    running.shutdown(secs(9)).await.unwrap();
+    assert_eq!(heard.of("QueueDepth { queue: \"default\", status: Queued, count: 1 }").len(), 2);
+    assert_eq!(heard.of("OldestReady").len(), 2);
+}

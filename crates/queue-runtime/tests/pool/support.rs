@@ -72,6 +72,12 @@ impl World {
         self.pool_on(&Queue::with_ports(store, Arc::new(self.time.clock), Arc::clone(&self.entropy)).erase())
     }
 
+    /// A pool of a queue that has an observer.
+    pub(crate) fn pool_observed(&self, observer: impl queue_runtime::Observer + 'static) -> Pool {
+        let (clock, entropy) = (Arc::new(self.time.clock), Arc::clone(&self.entropy));
+        self.pool_on(&Queue::with_ports(self.store.clone(), clock, entropy).with_observer(observer).erase())
+    }
+
     fn pool_on(&self, queue: &Queue) -> Pool {
         Pool::new(queue).ports(self.ports()).name("test")
     }

@@ -202,8 +202,8 @@ impl Account<'_> {
         self.due().filter(|one| serves(one) && one.deadline_at.is_none_or(|at| at > now)).collect()
     }
 
-    /// What may be failed without a run, and why.
-    fn may_end(&self) -> Vec<(TaskId, FailureReason)> {
+    /// What may be failed without a run, and why; and whether a claim may pass it by, as there was no room for its like.
+    fn may_end(&self) -> Vec<(TaskId, FailureReason, bool)> {
         let now = self.model.now();
         let scope = &self.request.scope;
         let reached = self.due().filter(|one| scope.reaches(&one.queue, &one.task_type));
@@ -215,7 +215,7 @@ impl Account<'_> {
             } else {
                 FailureReason::Unregistered
             };
-            Some((one.id, reason))
+            Some((one.id, reason, self.is_blocked(one)))
         });
         judged.collect()
     }
@@ -239,7 +239,7 @@ impl Account<'_> {
         objections.extend(
             taken.iter().filter(|id| may_run.iter().all(|one| one.id != **id)).map(|id| format!("{id} may not run")),
         );
-        let wrong = self.claimed.ended.iter().filter(|ended| !may_end.contains(&(ended.id, ended.reason)));
+        let wrong = self.claimed.ended.iter().filter(|ended| !may_end.iter().any(|(id, reason, _)| (*id, *reason) == (ended.id, ended.reason)));
         objections.extend(wrong.map(|ended| format!("{} may not fail as {}", ended.id, ended.reason)));
         let bytes: u64 = self.claimed.tasks.iter().map(|task| task.payload.body().len() as u64).sum();
         let over = taken.len() > capacity.tasks
@@ -304,8 +304,9 @@ impl Account<'_> {
             return Err(format!("there was room for {}, and it was not taken", one.id));
         }
         let may_end = self.may_end();
-        match may_end.iter().find(|(id, _)| self.claimed.ended.iter().all(|ended| ended.id != *id)) {
-            Some((id, reason)) => Err(format!("{id} was met and is to fail as {reason}")),
+        let missed = |id: TaskId| self.claimed.ended.iter().all(|ended| ended.id != id);
+        match may_end.iter().find(|(id, _, may_pass)| !may_pass && missed(*id)) {
+            Some((id, reason, _)) => Err(format!("{id} was met and is to fail as {reason}")),
             None => Ok(()),
         }
     }
