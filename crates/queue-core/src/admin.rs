@@ -1,5 +1,6 @@
 //! The port that operators need: looking, acting, pausing, pruning.
 
+use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -169,6 +170,13 @@ impl Selection {
         }
     }
 
+    /// The ids, each once: naming a task twice acts on it once.
+    #[must_use]
+    pub fn distinct(ids: Vec<TaskId>) -> Vec<TaskId> {
+        let mut seen = BTreeSet::new();
+        ids.into_iter().filter(|id| seen.insert(*id)).collect()
+    }
+
     /// The ids of the tasks, found page by page of at most `page_max`, so that a long list is never held as a whole.
     ///
     /// # Errors
@@ -177,7 +185,7 @@ impl Selection {
     pub async fn ids<A: TaskAdmin + ?Sized>(self, admin: &A, page_max: usize) -> Result<Vec<TaskId>, StoreError> {
         self.check()?;
         let (filter, limit) = match self {
-            Self::Ids(ids) => return Ok(ids),
+            Self::Ids(ids) => return Ok(Self::distinct(ids)),
             Self::Matching { filter, limit } => (filter, limit),
         };
         let mut ids = Vec::new();
@@ -299,7 +307,8 @@ pub trait TaskAdmin: Send + Sync + Debug {
     /// How the queues stand. Counts are bounded.
     async fn stats(&self) -> Result<Stats, StoreError>;
 
-    /// Acts on tasks and writes one audit entry with the actor, the action and how many were changed. One answer per task.
+    /// Acts on tasks and writes one audit entry with the actor, the action and how many were changed. One answer per task,
+    /// also where it is named twice.
     ///
     /// # Contract
     ///

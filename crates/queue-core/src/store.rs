@@ -187,7 +187,8 @@ pub trait TaskStore: Send + Sync + Debug {
     async fn expire(&self, limit: usize) -> Result<Swept, StoreError>;
 
     /// Whether anything in this scope is due, running in any process, or waits to be run again (a retry, a snooze, a
-    /// release). A task that waits for its first due time does not count, nor does one in a paused queue.
+    /// release). A task that waits for its first due time does not count, nor does one in a paused queue, nor a row that a claim
+    /// has found to be corrupt.
     async fn is_busy(&self, scope: Scope) -> Result<bool, StoreError>;
 }
 

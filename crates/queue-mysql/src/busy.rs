@@ -2,6 +2,7 @@
 
 use queue_core::Scope;
 
+use crate::admin::clock;
 use crate::connection::Conn;
 use crate::error::Failure;
 use crate::inner::Inner;
@@ -34,9 +35,12 @@ impl Operation for IsBusy {
 
 impl IsBusy {
     async fn look(&self, inner: &Inner, conn: &mut Conn) -> Result<bool, Failure> {
+        // A row that cannot be claimed is no work: it would keep a pool from ending for ever.
+        let avoided = list(inner.lanes.avoided(clock(conn).await?));
+        let but = if avoided.is_empty() { String::new() } else { format!(" AND r.task_id NOT IN ({avoided})") };
         let waiting = format!(
             "SELECT DISTINCT r.type_id, r.queue_id FROM queue_ready AS r JOIN queue_queue AS q ON q.id = r.queue_id \
-             WHERE q.paused_at IS NULL AND (r.run_at <= {CLOCK} OR r.again = 1)"
+             WHERE q.paused_at IS NULL AND (r.run_at <= {CLOCK} OR r.again = 1){but}"
         );
         if self.reaches_any(inner, conn, waiting).await? {
             return Ok(true);

@@ -20,6 +20,7 @@ const STATEMENTS: &[(&str, &[&str])] = &[
     (reaping::PART, &[]),
     (busy::RUNNING, &["c", "m"]),
     (busy::WAITING, &[]),
+    (busy::OF_TYPE, &[]),
     (acting::OLD, &[]),
     (acting::OLD_ORPHANS, &[]),
     (looking::BY_ID, &[]),

@@ -6,6 +6,8 @@ mod looking;
 mod pruning;
 mod stats;
 
+pub(crate) use self::stats::clock;
+
 use std::time::Duration;
 
 use async_trait::async_trait;

@@ -75,7 +75,7 @@ impl Operation for TakeStats {
 }
 
 /// The server's clock.
-pub(super) async fn clock(conn: &mut Conn) -> Result<Timestamp, Failure> {
+pub(crate) async fn clock(conn: &mut Conn) -> Result<Timestamp, Failure> {
     let replies = conn.run(format!("SELECT {CLOCK}")).await?;
     match rows_of(&replies, 0).first() {
         Some(row) => Ok(time(row, 0)?),

@@ -421,7 +421,6 @@ impl<'a> Offer<'a> {
         last: Option<String>,
     ) -> Result<Option<Timestamp>, Failure> {
         let now = self.now.as_micros();
-        let suspects = self.request.capacity.suspects > 0;
         let is_spent = self.limited.iter().any(|(id, left)| *left == 0 && self.served.contains(id));
         let lanes = || {
             let queues = self.queues.iter().enumerate();
@@ -429,7 +428,7 @@ impl<'a> Offer<'a> {
         };
         let mut sql = Vec::new();
         let mut next: Option<i64> = None;
-        for (queue, work) in lanes().filter(|(_, work)| !work.lane.suspect || suspects) {
+        for (queue, work) in lanes() {
             let condition = self.reach(queue);
             if work.next.is_none() && condition.is_empty() {
                 next = Some(next.map_or(work.first, |next| next.min(work.first)));

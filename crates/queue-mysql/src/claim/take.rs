@@ -85,10 +85,15 @@ impl Judged {
         let rows = conn.run(sql).await?.pop().unwrap_or_default().rows;
         let mut tasks: HashMap<TaskId, ClaimedTask> = HashMap::with_capacity(rows.len());
         let mut is_refreshed = false;
+        // All of those that cannot be are found in one try, so that many of them do not use up the tries.
+        let mut left = None;
         for row in &rows {
             let task = match TaskRow::read(row)? {
                 Ok(task) => task,
-                Err(defect) => return Err(self.leave(inner, &defect, now)),
+                Err(defect) => {
+                    left = Some(self.leave(inner, &defect, now));
+                    continue;
+                }
             };
             if !task.is_known(inner) && !is_refreshed {
                 inner.names.refresh(conn).await?;
@@ -97,13 +102,19 @@ impl Judged {
             let payload = match value::<Option<u8>>(row, COLUMNS_LEN)?.and_then(ContentType::from_code) {
                 Some(content_type) => Payload::new(content_type, value::<Vec<u8>>(row, COLUMNS_LEN + 1)?),
                 None => {
-                    return Err(self.leave(inner, &Defect { task: task.id, what: "its content type is unknown" }, now));
+                    left = Some(self.leave(inner, &Defect { task: task.id, what: "its content type is unknown" }, now));
+                    continue;
                 }
             };
             match claimed(inner, &task, payload) {
-                Ok(claimed) => tasks.insert(task.id, claimed),
-                Err(defect) => return Err(self.leave(inner, &defect, now)),
-            };
+                Ok(claimed) => {
+                    tasks.insert(task.id, claimed);
+                }
+                Err(defect) => left = Some(self.leave(inner, &defect, now)),
+            }
+        }
+        if let Some(failure) = left {
+            return Err(failure);
         }
         Ok(self.runs.iter().filter_map(|run| tasks.remove(&run.key.task)).collect())
     }

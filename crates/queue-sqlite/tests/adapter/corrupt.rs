@@ -20,6 +20,10 @@ const DEFECTS: [&str; 9] = [
     "UPDATE queue_task SET policy_id = 999 WHERE id = ?1",
 ];
 
+const fn complete() -> Settlement {
+    Settlement::Complete { result: TaskResult::None }
+}
+
 fn damage(file: &File, sql: &str, task: TaskId) {
     let foreign = file.foreign();
     foreign.execute_batch("PRAGMA ignore_check_constraints = ON").unwrap();
@@ -43,6 +47,13 @@ async fn each_defect_is_told_by_name_and_stops_nothing() {
 
         let listed = store.list(Filter::default(), Page { after: None, limit: 9 }).await.unwrap();
         assert_eq!(listed.iter().map(|task| task.id).collect::<Vec<_>>(), [ids[2], ids[0]], "{defect}");
+
+        // Nothing is left that a pool could do, so nothing keeps it awake, and it may end.
+        let again = claim(&store, request(session, 2, 9)).await;
+        assert!(again.tasks.is_empty() && again.next_due.is_none_or(|due| due > again.now), "{defect}: {again:?}");
+        let settle = |id| Settle::by_holder(id, claimed.tasks[0].claim, complete());
+        assert_eq!(store.settle([settle(ids[0]), settle(ids[2])].into()).await.unwrap(), [Settled::Applied; 2]);
+        assert!(!store.is_busy(request(session, 3, 9).scope).await.unwrap(), "{defect}");
     }
 }
 

@@ -167,3 +167,13 @@ pub async fn an_empty_filter_is_refused(store: Subject) {
     }
     assert_eq!(store.record(id).await, before);
 }
+
+/// "One answer per task, also where it is named twice": it is acted on once.
+pub async fn a_task_named_twice_is_one(store: Subject) {
+    let (one, two) = (store.put(spec()).await, store.put(spec()).await);
+    for action in [Action::Cancel, Action::Retry, Action::Delete] {
+        let acted = store.act(Selection::Ids(vec![two, one, two]), action, "suite").await.unwrap();
+        assert_eq!(acted, [(two, Acted::Done), (one, Acted::Done)], "{action:?}");
+    }
+    assert_eq!(store.ids(Filter::default()).await, []);
+}

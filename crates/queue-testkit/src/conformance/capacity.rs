@@ -162,3 +162,19 @@ pub async fn many_suspects_hide_no_ordinary_task(store: Subject) {
     }
     assert_eq!(taken, [plain]);
 }
+
+/// What a claim had no room for is due all the same: it is within the scope, and there is more right away.
+pub async fn what_has_no_room_is_still_due(store: Subject) {
+    let session = store.session().await;
+    suspects(&store, session, 1).await;
+    let mut no_suspects = store.request(session, 5);
+    no_suspects.capacity.suspects = 0;
+    let mut none_of_the_type = store.request(session, 5);
+    none_of_the_type.capacity.per_type = vec![(TYPE, 0)];
+    for request in [no_suspects, none_of_the_type] {
+        let claimed = store.ask(request).await;
+        assert_eq!(claimed.tasks, []);
+        assert!(claimed.next_due.is_some_and(|due| due <= claimed.now), "{claimed:?}");
+    }
+    assert_eq!(store.grab(session, 5).await.len(), 1);
+}

@@ -79,6 +79,7 @@ macro_rules! __conformance_cases {
                 bounds_the_suspects
                 suspects_go_beside_ordinary_tasks
                 many_suspects_hide_no_ordinary_task
+                what_has_no_room_is_still_due
             }
             turns {
                 a_long_queue_starves_no_other
@@ -185,6 +186,7 @@ macro_rules! __conformance_cases {
                 a_long_selection_is_worked_off
                 a_filter_selects_in_the_order_of_its_list
                 an_empty_filter_is_refused
+                a_task_named_twice_is_one
             }
             listing {
                 lists_are_in_order_and_have_no_gaps

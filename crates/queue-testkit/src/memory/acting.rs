@@ -26,7 +26,7 @@ impl Database {
     ) -> Result<Vec<(TaskId, Acted)>, StoreError> {
         selection.check()?;
         let ids = match selection {
-            Selection::Ids(ids) => ids,
+            Selection::Ids(ids) => Selection::distinct(ids),
             Selection::Matching { filter, limit } => {
                 self.list(&filter, Page { after: None, limit }).into_iter().map(|task| task.id).collect()
             }
