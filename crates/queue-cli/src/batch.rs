@@ -299,7 +299,42 @@ mod tests {
         assert_eq!(check_all(&other), Err("line 3: its key is that of line 1, which has another payload".to_owned()));
     }
 
+    /// A good batch with a few bytes of it changed, left out or put in: nearly right is where parsers go wrong.
+    fn bent() -> impl Strategy<Value = Vec<u8>> {
+        const GOOD: &str = "{\"type\":\"t\",\"payload\":{\"a\":[1.5e3,\"\\u00e9\"]},\"queue\":\"q\",\"priority\":-3,\"delay\":\"1h30m\",\
+             \"max_attempts\":7,\"budget\":\"none\",\"key\":\"k\"}\n{\"type\":\"t\",\"payload\":null,\
+             \"at\":\"2026-01-31T09:00:00Z\",\"budget\":\"2h\"}\r\n\n{\"payload\":1,\"type\":\"u\"}";
+        let bytes = prop_oneof![any::<u8>(), prop::sample::select(b"\"\\{}[]:,0129.eE+-\n\r \0\xff".to_vec())];
+        let change = (0..GOOD.len(), 0..3_u8, bytes);
+        proptest::collection::vec(change, 1..4).prop_map(|changes| {
+            let mut bent = GOOD.as_bytes().to_vec();
+            for (at, how, byte) in changes {
+                let at = at.min(bent.len() - 1);
+                match how {
+                    0 => bent[at] = byte,
+                    1 => bent.insert(at, byte),
+                    _ => bent.truncate(at.max(1)),
+                }
+            }
+            bent
+        })
+    }
+
     proptest! {
+        #[test]
+        fn what_passes_the_check_is_read_in_full(batch in bent()) {
+            let defaults = Defaults::default();
+            if let Ok(count) = check(batch.as_slice(), &defaults, 100) {
+                let mut lines = Lines::new(batch.as_slice(), &defaults, 100);
+                for _ in 0..count {
+                    let (_, task) = lines.next_task().unwrap().unwrap();
+                    prop_assert!(serde_json::from_slice::<serde_json::Value>(task.payload.body()).is_ok());
+                    prop_assert!(task.payload.body().len() <= 100);
+                }
+                prop_assert!(lines.next_task().unwrap().is_none());
+            }
+        }
+
         #[test]
         fn any_bytes_are_taken(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = check(bytes.as_slice(), &Defaults::default(), 100);

@@ -94,6 +94,24 @@ fn floods_and_closed_streams_stop_nobody() {
     assert!(tasks.iter().any(|task| task["status"] == "completed"), "{tasks:?}");
 }
 
+/// What a program says need be neither text nor a line.
+#[test]
+fn bytes_that_are_no_text_are_told_all_the_same() {
+    let room = Room::new();
+    let script =
+        r"printf 'progress: 40 \377\000\n\377\376\000progress: 50\nprogress: 60 \303' >&2; printf '\377{}'; exit $1";
+    room.run(&["enqueue", "a", "--payload", "1", "--max-attempts", "1"]).ok();
+    let failing = exec(&room, &script.replace("$1", "1"));
+    room.run(&["work", "--drain", "--exec", &failing]).ok();
+    let task = room.task(1);
+    assert_eq!((&task["status"], &task["progress"]), (&json!("failed"), &json!(60)));
+    assert_eq!(task["progress_message"], json!("\u{fffd}"));
+    assert_eq!(task["last_error"], json!("exit status 1: \u{fffd}\u{fffd}\0progress: 50"));
+    room.run(&["enqueue", "a", "--payload", "1"]).ok();
+    room.run(&["work", "--drain", "--exec", &exec(&room, &script.replace("$1", "0"))]).ok();
+    assert_eq!((&room.task(2)["status"], &room.task(2)["result"]), (&json!("completed"), &json!(null)));
+}
+
 #[test]
 fn progress_is_seen_while_it_runs() {
     let room = Room::new();

@@ -131,11 +131,7 @@ impl FromStr for Backoff {
 
     fn from_str(text: &str) -> Result<Self, ParseBackoffError> {
         let (kind, numbers) = text.split_once(':').ok_or(ParseBackoffError)?;
-        let delays = numbers
-            .split(',')
-            .filter(|_| !numbers.is_empty())
-            .map(micros)
-            .collect::<Result<Vec<_>, _>>()?;
+        let delays = numbers.split(',').filter(|_| !numbers.is_empty()).map(micros).collect::<Result<Vec<_>, _>>()?;
         match (kind, delays.as_slice()) {
             ("steps", _) => Ok(Self::Steps(delays.into())),
             ("fixed", [delay]) => Ok(Self::Fixed(*delay)),

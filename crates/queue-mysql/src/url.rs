@@ -128,6 +128,8 @@ fn refused(why: &str) -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn error(url: &str) -> String {
@@ -183,5 +185,28 @@ mod tests {
         }
         assert!(error(urls[3]).contains("unknown option \"charset\""));
         assert!(error(urls[2]).contains("no database"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_url_is_taken_and_none_tells_its_password(
+            scheme in "(mysql|mariadb|sqlite|[a-z:/]{0,6})(://)?",
+            password in "[A-Za-z0-9:/?#&%=.-]{0,12}",
+            rest in "(@[a-z0-9.\\[\\]:]{0,12})?(/[a-zA-Z0-9%]{0,6})?(\\?[a-z=&%-]{0,20})?",
+        ) {
+            let secret = format!("Q{password}Q");
+            let url = format!("{scheme}ana:{secret}{rest}");
+            let told = match Target::parse(&url) {
+                Ok(target) => format!("{target:?} {}", target.shown),
+                Err(error) => format!("{error} {error:?}"),
+            };
+            // Without a place behind it, what looks like a password is one no more.
+            prop_assert!(!rest.starts_with('@') || !told.contains(&secret), "{}", told);
+        }
+
+        #[test]
+        fn any_text_is_taken(url in "\\PC{0,60}") {
+            let _ = Target::parse(&url);
+        }
     }
 }

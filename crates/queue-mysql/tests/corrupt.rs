@@ -181,7 +181,8 @@ async fn many_of_them_stop_nothing(variable: &str) {
 /// Times that no clock tells are odd and not impossible.
 async fn times_long_past_are_taken(variable: &str) {
     let (database, tasks) =
-        damaged(variable, &spec(), "UPDATE queue_payload SET created_at = -9223372036854775808 WHERE task_id = {}").await;
+        damaged(variable, &spec(), "UPDATE queue_payload SET created_at = -9223372036854775808 WHERE task_id = {}")
+            .await;
     let store = database.store();
     bend(&database, "UPDATE queue_task SET run_at = -9223372036854775808 WHERE id = {}", tasks[0]).await;
     let session = session(store).await;

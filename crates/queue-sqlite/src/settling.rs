@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use queue_core::progress::ProgressUpdate;
 use queue_core::record::ATTEMPTS_MAX;
 use queue_core::{
-    ClaimId, ErrorText, Event, Settle, Settled, Settlement, StoreLimits, TaskId, TaskResult,
-    TransitionError, transition,
+    ClaimId, ErrorText, Event, Settle, Settled, Settlement, StoreLimits, TaskId, TaskResult, TransitionError,
+    transition,
 };
 use rusqlite::params;
 

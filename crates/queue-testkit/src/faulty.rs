@@ -17,6 +17,7 @@
 
 mod plan;
 mod serving;
+mod transacting;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,7 +25,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use queue_core::{Store, StoreError};
+use queue_core::{Store, StoreError, TaskId};
 use tokio::time::sleep;
 
 pub use self::plan::{Rates, Script, Seeded};
@@ -78,6 +79,8 @@ pub enum Fault {
     Refused,
     /// Nothing is written, and there is no answer at all. Only dropping the call ends it.
     Hang,
+    /// Nothing is written, and the store panics.
+    Panic,
 }
 
 /// What becomes of one call.
@@ -101,6 +104,16 @@ impl From<Fault> for Strike {
 pub trait Faults: Send + Sync {
     /// What becomes of the `nth` call of this kind, counted from 1.
     fn strike(&self, call: Call, nth: u64) -> Strike;
+
+    /// Whether this task's rows are corrupt: then no batch of settlements with it is written.
+    fn is_corrupt(&self, _task: TaskId) -> bool {
+        false
+    }
+
+    /// What the store says that it repeated, beyond what it did: see [`TaskStore::retries`](queue_core::TaskStore::retries).
+    fn retries(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
 }
 
 impl<F: Fn(Call, u64) -> Strike + Send + Sync> Faults for F {
@@ -175,6 +188,7 @@ impl<S: Store + ?Sized + 'static> FaultyStore<S> {
             }
             Some(Fault::Refused) => Err(StoreError::other(Injected(call))),
             Some(Fault::Hang) => pending().await,
+            Some(Fault::Panic) => panic!("{}", Injected(call)),
         };
         delay(after).await;
         answer

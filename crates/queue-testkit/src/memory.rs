@@ -65,6 +65,13 @@ impl MemoryStore {
         self
     }
 
+    /// The same store before it was ever migrated: it says that there is no schema, and does its work all the same.
+    #[must_use]
+    pub fn without_schema(self) -> Self {
+        self.lock().migrated = false;
+        self
+    }
+
     /// Changes which server seems to answer (see [`StoreTime`](queue_core::reap::StoreTime)), as a failover does.
     pub fn set_server(&self, server: impl Into<String>) {
         self.lock().server = server.into();

@@ -155,6 +155,7 @@ fn describe(status: ExitStatus) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use std::os::unix::process::ExitStatusExt as _;
 
     use super::*;
@@ -188,5 +189,25 @@ mod tests {
         assert!(conclude(65, "").await.unwrap_err().is_rejection());
         assert!(conclude(1, "1").await.unwrap_err().is_retryable());
         assert!(conclude(143, "1").await.unwrap_err().is_retryable());
+    }
+
+    proptest! {
+        #[test]
+        fn any_output_is_json_or_no_result(bytes in prop_oneof![
+            "[\\[\\]{}\",:0-9a-z .eE+-]{0,12}".prop_map(String::into_bytes),
+            proptest::collection::vec(any::<u8>(), 0..12),
+        ]) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let mut head = Head::new(10);
+            runtime.block_on(head.read(bytes.as_slice())).unwrap();
+            match result(head) {
+                TaskResult::Value(json) => {
+                    prop_assert!(serde_json::from_slice::<serde_json::Value>(&json).is_ok());
+                    prop_assert_eq!(json.as_ref(), bytes.trim_ascii());
+                }
+                TaskResult::Dropped { bytes: total } => prop_assert_eq!(total, bytes.len() as u64),
+                TaskResult::None => {}
+            }
+        }
     }
 }

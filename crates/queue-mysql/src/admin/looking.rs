@@ -1,8 +1,8 @@
 //! One task and its failed attempts.
 
 use bytes::Bytes;
-use queue_core::record::ATTEMPTS_MAX;
 use queue_core::payload::ContentType;
+use queue_core::record::ATTEMPTS_MAX;
 use queue_core::{
     AttemptRecord, ErrorText, Fence, Payload, Percent, Progress, Status, StoreError, TaskId, TaskRecord, TaskResult,
 };

@@ -3,13 +3,13 @@
 use queue_core::Status;
 use queue_runtime::Ctx;
 
-use crate::faulty::{Call, Fault, FaultyStore};
+use crate::faulty::{Call, Fault, FaultyStore, faulty, refusing};
 use crate::support::{Count, On, World, ms, secs};
 
 /// Drains 300 tasks over this store and checks that each completed, by as many runs.
-async fn drains(strike: impl Fn(Call, usize) -> Fault + Send + Sync + 'static) -> FaultyStore {
+async fn drains(strike: impl Fn(Call, u64) -> Option<Fault> + Send + Sync + 'static) -> FaultyStore {
     let world = World::new();
-    let store = FaultyStore::new(&world.store, strike);
+    let store = faulty(&world.store, strike);
     let mut tasks = Vec::new();
     for _ in 0..300 {
         tasks.push(world.enqueue("a", |_| {}).await);
@@ -36,32 +36,32 @@ async fn drains(strike: impl Fn(Call, usize) -> Fault + Send + Sync + 'static) -
 #[tokio::test(start_paused = true)]
 async fn a_claim_whose_acknowledgement_was_lost_is_found_and_run() {
     let store = drains(|call, nth| match call {
-        Call::Claim if nth % 3 == 1 => Fault::AckLost,
-        Call::Resolve if nth % 2 == 1 => Fault::Unavailable,
-        _ => Fault::None,
+        Call::Claim if nth % 3 == 1 => Some(Fault::AnswerLost),
+        Call::ResolveClaim if nth % 2 == 1 => Some(Fault::Unavailable),
+        _ => None,
     })
     .await;
-    assert!(store.calls(Call::Resolve) > 5);
+    assert!(store.calls(Call::ResolveClaim) > 5);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_was_lost_before_it_was_written_is_void() {
-    drains(|call, nth| if call == Call::Claim && nth % 3 == 1 { Fault::Lost } else { Fault::None }).await;
+    drains(|call, nth| if call == Call::Claim && nth % 3 == 1 { Some(Fault::RequestLost) } else { None }).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_settle_whose_acknowledgement_was_lost_is_repeated_and_counted_once() {
-    drains(|call, nth| if call == Call::Settle && nth % 2 == 1 { Fault::AckLost } else { Fault::None }).await;
+    drains(|call, nth| if call == Call::Settle && nth % 2 == 1 { Some(Fault::AnswerLost) } else { None }).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn calls_that_fail_hang_or_panic_never_end_the_pool() {
     drains(|call, nth| match (call, nth % 7) {
-        (Call::Claim, 2) | (Call::Settle, 3) | (Call::Busy, 1) => Fault::Unavailable,
-        (Call::Claim, 5) | (Call::Settle, 6) | (Call::Resolve, 1) => Fault::Hangs,
-        (Call::Claim, 6) | (Call::Settle, 4) => Fault::Panics,
-        (Call::Claim, 0) | (Call::Settle, 0) => Fault::Refused,
-        _ => Fault::None,
+        (Call::Claim, 2) | (Call::Settle, 3) | (Call::IsBusy, 1) => Some(Fault::Unavailable),
+        (Call::Claim, 5) | (Call::Settle, 6) | (Call::ResolveClaim, 1) => Some(Fault::Hang),
+        (Call::Claim, 6) | (Call::Settle, 4) => Some(Fault::Panic),
+        (Call::Claim, 0) | (Call::Settle, 0) => Some(Fault::Refused),
+        _ => None,
     })
     .await;
 }
@@ -69,9 +69,9 @@ async fn calls_that_fail_hang_or_panic_never_end_the_pool() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_claimed_while_settlements_fail() {
     let world = World::new();
-    let store = FaultyStore::new(&world.store, |call, nth| match call {
-        Call::Settle if nth < 20 => Fault::Unavailable,
-        _ => Fault::None,
+    let store = faulty(&world.store, |call, nth| match call {
+        Call::Settle if nth < 20 => Some(Fault::Unavailable),
+        _ => None,
     });
     for _ in 0..200 {
         world.enqueue("a", |_| {}).await;
@@ -89,9 +89,9 @@ async fn nothing_is_claimed_while_settlements_fail() {
 #[tokio::test(start_paused = true)]
 async fn errors_are_backed_off_from() {
     let world = World::new();
-    let store = FaultyStore::new(&world.store, |call, _| match call {
-        Call::Claim => Fault::Unavailable,
-        _ => Fault::None,
+    let store = faulty(&world.store, |call, _| match call {
+        Call::Claim => Some(Fault::Unavailable),
+        _ => None,
     });
     let running = world.pool_over(store.clone()).on("a", async |_| Ok(())).start().await.unwrap();
     tokio::time::sleep(secs(60)).await;
@@ -104,7 +104,7 @@ async fn errors_are_backed_off_from() {
 async fn one_settlement_that_cannot_be_written_does_not_hold_up_the_others() {
     let world = World::new();
     let bad = world.enqueue("bad", |_| {}).await;
-    let poisoned = FaultyStore::refusing(&world.store, bad);
+    let poisoned = refusing(&world.store, bad);
     let pool = world.pool_over(poisoned).on("bad", async |_: Ctx| Ok(())).on("a", async |_: Ctx| Ok(()));
     let mut tasks = Vec::new();
     for _ in 0..50 {

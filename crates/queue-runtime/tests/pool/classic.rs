@@ -6,7 +6,7 @@ use std::time::Duration;
 use queue_core::{FailureReason, Priority, QueueName, Status};
 use queue_runtime::{Backoff, Ctx, Retry, Start};
 
-use crate::faulty::{Call, Fault, FaultyStore};
+use crate::faulty::{Call, faulty};
 use crate::support::{Count, On, World, ms, secs};
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +114,7 @@ async fn more_attempts_come_after_5_min_each() {
 #[tokio::test(start_paused = true)]
 async fn progress_is_written_while_the_handler_runs_and_at_its_end() {
     let world = World::new();
-    let store = FaultyStore::new(&world.store, |_, _| Fault::None);
+    let store = faulty(&world.store, |_, _| None);
     let task = world.enqueue("a", |_| {}).await;
     let pool = world.pool_over(store.clone()).on("a", async |cx: Ctx| {
         for percent in 0..50 {
@@ -152,7 +152,7 @@ async fn unregistered_types_are_left_alone_unless_told_otherwise() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_pool_backs_off_and_is_woken() {
     let world = World::new();
-    let store = FaultyStore::new(&world.store, |_, _| Fault::None);
+    let store = faulty(&world.store, |_, _| None);
     let running = world.pool_over(store.clone()).on("a", async |_| Ok(())).start().await.unwrap();
     tokio::time::sleep(secs(60)).await;
     let polls = store.calls(Call::Claim);

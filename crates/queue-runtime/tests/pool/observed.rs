@@ -5,7 +5,7 @@ use std::sync::Arc;
 use queue_core::QueueName;
 use queue_runtime::Ctx;
 
-use crate::faulty::{Call, Fault, FaultyStore};
+use crate::faulty::{Call, Fault, faulty};
 use crate::support::{Heard, On, World, secs};
 
 #[tokio::test(start_paused = true)]
@@ -48,9 +48,9 @@ async fn each_run_is_told_with_its_outcome() {
 async fn nothing_is_told_that_was_not_acknowledged() {
     let world = World::new();
     let heard = Heard::default();
-    let store = FaultyStore::new(&world.store, |call, nth| match call {
-        Call::Settle if nth <= 4 => Fault::Unavailable,
-        _ => Fault::None,
+    let store = faulty(&world.store, |call, nth| match call {
+        Call::Settle if nth <= 4 => Some(Fault::Unavailable),
+        _ => None,
     });
     world.enqueue("a", |_| {}).await;
     let pool = world.pool_over(store).observer(Arc::new(heard.clone())).on("a", async |_| Ok(()));
@@ -66,7 +66,7 @@ async fn nothing_is_told_that_was_not_acknowledged() {
 async fn queues_and_repeats_are_sampled_for_an_observer() {
     let world = World::new();
     let heard = Heard::default();
-    let store = FaultyStore::new(&world.store, |_, _| Fault::None);
+    let store = faulty(&world.store, |_, _| None);
     world.enqueue("other", |_| {}).await;
     let pool = world.pool_over(store).observer(Arc::new(heard.clone())).on("a", async |_| Ok(()));
     let running = pool.start().await.unwrap();

@@ -4,15 +4,15 @@ use mockall::predicate::{always, eq};
 use queue_core::ErrorKind;
 use queue_runtime::{StartError, Status};
 
-use crate::faulty::{Call, Fault, FaultyStore, MockFaults};
+use crate::faulty::{Call, Fault, MockStrikes, mocked};
 use crate::support::{On, World, secs};
 
 #[tokio::test(start_paused = true)]
 async fn a_schema_that_is_missing_is_told_before_anything_starts() {
     let world = World::new();
-    let mut faults = MockFaults::new();
-    faults.expect_strike().with(eq(Call::Schema), eq(1)).times(1).return_const(Fault::Refused);
-    let store = FaultyStore::with(&world.store, faults);
+    let mut faults = MockStrikes::new();
+    faults.expect_strike().with(eq(Call::Schema), eq(1)).times(1).return_const(None);
+    let store = mocked(&world.store.clone().without_schema(), faults);
     let error = world.pool_over(store).on("a", async |_| Ok(())).start().await.unwrap_err();
     assert_eq!(error.to_string(), "the database has no queue schema yet; migrate it first");
     assert!(world.queue.store().sessions().await.unwrap().is_empty());
@@ -21,11 +21,11 @@ async fn a_schema_that_is_missing_is_told_before_anything_starts() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_down_at_the_start_is_an_error_and_not_a_wait() {
     let world = World::new();
-    for call in [Call::Schema, Call::Open] {
-        let mut faults = MockFaults::new();
-        faults.expect_strike().with(eq(call), eq(1)).times(1).return_const(Fault::Unavailable);
-        faults.expect_strike().with(always(), always()).return_const(Fault::None);
-        let store = FaultyStore::with(&world.store, faults);
+    for call in [Call::Schema, Call::OpenSession] {
+        let mut faults = MockStrikes::new();
+        faults.expect_strike().with(eq(call), eq(1)).times(1).return_const(Some(Fault::Unavailable));
+        faults.expect_strike().with(always(), always()).return_const(None);
+        let store = mocked(&world.store, faults);
         let error = world.pool_over(store).on("a", async |_| Ok(())).start().await.unwrap_err();
         assert!(matches!(error, StartError::Store(error) if error.kind() == ErrorKind::Unavailable));
     }
@@ -35,14 +35,14 @@ async fn a_store_that_is_down_at_the_start_is_an_error_and_not_a_wait() {
 async fn progress_that_cannot_be_written_is_nobodys_failure() {
     let world = World::new();
     let task = world.enqueue("a", |_| {}).await;
-    let mut faults = MockFaults::new();
+    let mut faults = MockStrikes::new();
     faults
         .expect_strike()
         .with(eq(Call::Progress), always())
         .times(2..)
-        .returning(|_, nth| if nth == 1 { Fault::Hangs } else { Fault::Unavailable });
-    faults.expect_strike().with(always(), always()).return_const(Fault::None);
-    let store = FaultyStore::with(&world.store, faults);
+        .returning(|_, nth| if nth == 1 { Some(Fault::Hang) } else { Some(Fault::Unavailable) });
+    faults.expect_strike().with(always(), always()).return_const(None);
+    let store = mocked(&world.store, faults);
     let pool = world.pool_over(store).on("a", async |cx: queue_runtime::Ctx| {
         for percent in 0..90 {
             cx.progress(percent, "");

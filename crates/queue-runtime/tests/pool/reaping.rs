@@ -5,7 +5,7 @@ use std::sync::Arc;
 use queue_core::{FailureReason, QueueName, Status};
 use queue_runtime::Ctx;
 
-use crate::faulty::{Call, Fault, FaultyStore, Process};
+use crate::faulty::{Call, Fault, Process, faulty};
 use crate::support::{Heard, On, World, secs};
 
 /// A world in which a worker has just died with one task, and the task.
@@ -53,10 +53,10 @@ async fn another_server_makes_it_wait_for_one_lease() {
 async fn a_reaper_that_fails_tries_again_and_tells_what_it_recovered() {
     let (world, task) = bereaved().await;
     let heard = Heard::default();
-    let store = FaultyStore::new(&world.store, |call, nth| match (call, nth) {
-        (Call::Time, 2) | (Call::Lost, 1..=3) => Fault::Unavailable,
-        (Call::Settle, 1) => Fault::AckLost,
-        _ => Fault::None,
+    let store = faulty(&world.store, |call, nth| match (call, nth) {
+        (Call::Time, 2) | (Call::Lost, 1..=3) => Some(Fault::Unavailable),
+        (Call::Settle, 1) => Some(Fault::AnswerLost),
+        _ => None,
     });
     let pool = world.pool_over(store).observer(Arc::new(heard.clone())).on("other", async |_| Ok(()));
     let running = pool.start().await.unwrap();

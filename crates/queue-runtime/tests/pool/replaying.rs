@@ -5,7 +5,7 @@ use std::sync::Arc;
 use queue_core::{Clock as _, TaskAdmin as _};
 use queue_runtime::{Ctx, Retry};
 
-use crate::faulty::{Call, Fault, FaultyStore};
+use crate::faulty::{Call, Fault, faulty};
 use crate::support::{Heard, On, World, ms, secs};
 
 /// Two workers, faults of all kinds, handlers of all kinds; told as text.
@@ -16,12 +16,12 @@ async fn history() -> Vec<String> {
         let kind = ["good", "fails", "panics", "snoozes", "slow"][number % 5];
         world.enqueue(kind, |spec| spec.retry = Retry::exponential(ms(50), secs(2)).attempts(4)).await;
     }
-    let pool = |name: &str, shift: usize| {
-        let store = FaultyStore::new(&world.store, move |call, nth| match (call, (nth + shift) % 11) {
-            (Call::Claim, 3) | (Call::Settle, 7) => Fault::AckLost,
-            (Call::Claim, 8) | (Call::Settle, 2) | (Call::Renew, 5) => Fault::Unavailable,
-            (Call::Settle, 9) | (Call::Renew, 1) => Fault::Hangs,
-            _ => Fault::None,
+    let pool = |name: &str, shift: u64| {
+        let store = faulty(&world.store, move |call, nth| match (call, (nth + shift) % 11) {
+            (Call::Claim, 3) | (Call::Settle, 7) => Some(Fault::AnswerLost),
+            (Call::Claim, 8) | (Call::Settle, 2) | (Call::RenewSession, 5) => Some(Fault::Unavailable),
+            (Call::Settle, 9) | (Call::RenewSession, 1) => Some(Fault::Hang),
+            _ => None,
         });
         world
             .pool_over(store)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use queue_core::{FailureReason, Status};
 use queue_runtime::{Ctx, Retry};
 
-use crate::faulty::{Call, Fault, FaultyStore, Process};
+use crate::faulty::{Call, Fault, Process, faulty};
 use crate::support::{Count, CountsDrop, Heard, On, World, ms, secs};
 
 #[tokio::test(start_paused = true)]
@@ -40,9 +40,9 @@ async fn a_fenced_session_cancels_its_handlers_and_a_new_one_is_opened() {
 async fn a_worker_that_cannot_renew_stops_its_handlers_before_its_lease_ends() {
     let world = World::new();
     let task = world.enqueue("a", |_| {}).await;
-    let store = FaultyStore::new(&world.store, |call, nth| match call {
-        Call::Renew if nth > 1 => Fault::Unavailable,
-        _ => Fault::None,
+    let store = faulty(&world.store, |call, nth| match call {
+        Call::RenewSession if nth > 1 => Some(Fault::Unavailable),
+        _ => None,
     });
     let (dropped, clock) = (Count::default(), world.time.clock);
     let counter = dropped.clone();
@@ -74,10 +74,10 @@ async fn a_worker_that_cannot_renew_stops_its_handlers_before_its_lease_ends() {
 async fn a_renewal_whose_acknowledgement_was_lost_is_repeated_and_nothing_happens() {
     let world = World::new();
     let task = world.enqueue("a", |_| {}).await;
-    let store = FaultyStore::new(&world.store, |call, nth| match (call, nth % 3) {
-        (Call::Renew, 0) => Fault::AckLost,
-        (Call::Renew, 1) => Fault::Hangs,
-        _ => Fault::None,
+    let store = faulty(&world.store, |call, nth| match (call, nth % 3) {
+        (Call::RenewSession, 0) => Some(Fault::AnswerLost),
+        (Call::RenewSession, 1) => Some(Fault::Hang),
+        _ => None,
     });
     let pool = world.pool_over(store.clone()).on("a", async |_: Ctx| {
         tokio::time::sleep(secs(200)).await;
@@ -85,23 +85,23 @@ async fn a_renewal_whose_acknowledgement_was_lost_is_repeated_and_nothing_happen
     });
     assert_eq!(pool.drain().await.unwrap().completed, 1);
     assert_eq!(world.task(task).await.state.fence.get(), 1);
-    assert!(store.calls(Call::Renew) > 20, "{}", store.calls(Call::Renew));
-    assert_eq!(store.calls(Call::Open), 1);
+    assert!(store.calls(Call::RenewSession) > 20, "{}", store.calls(Call::RenewSession));
+    assert_eq!(store.calls(Call::OpenSession), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_longer_than_a_lease_loses_nothing() {
     let world = World::new();
     let (began, clock) = (world.elapsed(), world.time.clock);
-    let down = move |_: Call, _: usize| {
+    let down = move |_: Call, _: u64| {
         let since = queue_core::Clock::monotonic(&clock) - began;
-        if (secs(5)..secs(125)).contains(&since) { Fault::Unavailable } else { Fault::None }
+        if (secs(5)..secs(125)).contains(&since) { Some(Fault::Unavailable) } else { None }
     };
     let mut tasks = Vec::new();
     for _ in 0..50 {
         tasks.push(world.enqueue("a", |spec| spec.retry = Retry::DEFAULT.attempts(5)).await);
     }
-    let pool = world.pool_over(FaultyStore::new(&world.store, down)).on("a", async |_: Ctx| {
+    let pool = world.pool_over(faulty(&world.store, down)).on("a", async |_: Ctx| {
         tokio::time::sleep(secs(4)).await;
         Ok(())
     });
@@ -242,17 +242,17 @@ async fn a_session_found_fenced_by_a_claim_is_replaced_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_session_is_opened_again_until_that_works() {
     let world = World::new();
-    let store = FaultyStore::new(&world.store, |call, nth| match (call, nth) {
-        (Call::Open, 2 | 3) => Fault::AckLost,
-        (Call::Open, 4) => Fault::Hangs,
-        _ => Fault::None,
+    let store = faulty(&world.store, |call, nth| match (call, nth) {
+        (Call::OpenSession, 2 | 3) => Some(Fault::AnswerLost),
+        (Call::OpenSession, 4) => Some(Fault::Hang),
+        _ => None,
     });
     let running = world.pool_over(store.clone()).on("a", async |_| Ok(())).start().await.unwrap();
     let session = world.queue.store().sessions().await.unwrap()[0].id;
     world.queue.store().close_session(session).await.unwrap();
     let task = world.enqueue("a", |_| {}).await;
     world.reaches(task, Status::Completed).await;
-    assert_eq!((store.calls(Call::Open), world.queue.store().sessions().await.unwrap().len()), (5, 1));
+    assert_eq!((store.calls(Call::OpenSession), world.queue.store().sessions().await.unwrap().len()), (5, 1));
     running.shutdown(secs(9)).await.unwrap();
     assert!(world.queue.store().sessions().await.unwrap().is_empty());
 }

@@ -9,7 +9,7 @@ use queue_runtime::{Ctx, Limits, Pool, Queue, StartError, Task, TaskType};
 use queue_testkit::MemoryStore;
 use serde::{Deserialize, Serialize};
 
-use crate::faulty::{Call, Fault, FaultyStore};
+use crate::faulty::{Call, Fault, faulty};
 use crate::support::{Count, CountsDrop, Heard, On, World, ms, secs};
 
 #[tokio::test(start_paused = true)]
@@ -95,11 +95,11 @@ async fn a_deadline_shorter_than_the_graces_cuts_them() {
 #[tokio::test(start_paused = true)]
 async fn it_returns_by_its_deadline_though_the_store_is_gone() {
     let world = World::new();
-    for fault in [Fault::Unavailable, Fault::Hangs] {
+    for fault in [Some(Fault::Unavailable), Some(Fault::Hang)] {
         let task = world.enqueue("a", |_| {}).await;
-        let store = FaultyStore::new(&world.store, move |call, _| match call {
-            Call::Settle | Call::Close => fault,
-            _ => Fault::None,
+        let store = faulty(&world.store, move |call, _| match call {
+            Call::Settle | Call::CloseSession => fault,
+            _ => None,
         });
         let running = world.pool_over(store).on("a", async |_| Ok(())).start().await.unwrap();
         world.reaches(task, Status::Running).await;

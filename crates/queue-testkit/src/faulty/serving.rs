@@ -26,7 +26,9 @@ impl<S: Store + ?Sized + 'static> TaskStore for FaultyStore<S> {
     }
 
     fn retries(&self) -> Vec<(&'static str, u64)> {
-        self.inner.retries()
+        let mut retries = self.inner.retries();
+        retries.extend(self.faults.retries());
+        retries
     }
 
     async fn reserve_ids(&self, count: u32) -> Result<IdBlock, StoreError> {
@@ -65,6 +67,9 @@ impl<S: Store + ?Sized + 'static> TaskStore for FaultyStore<S> {
     }
 
     async fn settle(&self, batch: Arc<[Settle]>) -> Result<Vec<Settled>, StoreError> {
+        if let Some(item) = batch.iter().find(|item| self.faults.is_corrupt(item.task)) {
+            return Err(StoreError::corrupt(Some(item.task), "a fault was injected into its rows"));
+        }
         let inner = self.inner.clone();
         self.pass(Call::Settle, async move { inner.settle(batch).await }).await
     }

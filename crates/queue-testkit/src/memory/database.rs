@@ -82,6 +82,7 @@ pub(super) type Tally = BTreeMap<QueueName, BTreeMap<TaskType, u64>>;
 #[derive(Clone, Debug)]
 pub(super) struct Database {
     pub(super) server: String,
+    pub(super) migrated: bool,
     pub(super) next_id: u64,
     pub(super) rows: BTreeMap<TaskId, Row>,
     pub(super) keys: BTreeMap<TaskType, BTreeMap<IdempotencyKey, KeyRow>>,
@@ -111,6 +112,7 @@ impl Default for Database {
     fn default() -> Self {
         Self {
             server: "memory".to_owned(),
+            migrated: true,
             next_id: 1,
             rows: BTreeMap::new(),
             keys: BTreeMap::new(),

@@ -18,6 +18,8 @@ use queue_core::{
 
 use super::MemoryStore;
 
+const SCHEMA: u32 = 1;
+
 #[async_trait]
 impl TaskStore for MemoryStore {
     fn limits(&self) -> StoreLimits {
@@ -141,14 +143,16 @@ impl TaskAdmin for MemoryStore {
     }
 }
 
-/// There is no schema: what this library makes is what it finds.
+/// There is no schema but the one that this library makes.
 #[async_trait]
 impl Migrate for MemoryStore {
     async fn migrate(&self) -> Result<Vec<u32>, StoreError> {
-        Ok(Vec::new())
+        let was_migrated = std::mem::replace(&mut self.lock().migrated, true);
+        Ok(if was_migrated { Vec::new() } else { vec![SCHEMA] })
     }
 
     async fn schema(&self) -> Result<SchemaStatus, StoreError> {
-        Ok(SchemaStatus { found: Some(1), supported: 1, min_compatible: Some(1) })
+        let found = self.lock().migrated.then_some(SCHEMA);
+        Ok(SchemaStatus { found, supported: SCHEMA, min_compatible: found })
     }
 }

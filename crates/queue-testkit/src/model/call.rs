@@ -15,6 +15,8 @@ use queue_core::{
 /// How often a call is repeated that says that it may succeed later.
 const TRIES_MAX: u32 = 50;
 const WAIT: Duration = Duration::from_millis(2);
+/// More tasks than any sequence has.
+const LISTED_MAX: usize = 5_000;
 
 /// A step with everything that it refers to.
 #[derive(Clone, Debug)]
@@ -127,15 +129,17 @@ impl Call {
 pub(super) async fn list(store: &dyn Store, filter: &Filter, limit: usize) -> Result<Vec<TaskRecord>, StoreError> {
     let mut listed = Vec::new();
     let mut after = None;
-    loop {
+    // A list that comes back to where it was has no end; what came of it is told to be wrong all the same.
+    while listed.len() < LISTED_MAX {
         let page = store.list(filter.clone(), Page { after, limit }).await?;
         after = page.last().map(|task| filter.position(task));
         let is_last = page.len() < limit;
         listed.extend(page);
         if is_last {
-            return Ok(listed);
+            break;
         }
     }
+    Ok(listed)
 }
 
 async fn ids(store: &dyn Store) -> Result<BTreeSet<TaskId>, StoreError> {
