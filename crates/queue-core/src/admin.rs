@@ -364,6 +364,12 @@ mod tests {
     }
 
     #[test]
+    fn a_task_named_twice_is_one() {
+        let id = |id| TaskId::new(id).unwrap();
+        assert_eq!(Selection::distinct(vec![id(2), id(1), id(2)]), [id(2), id(1)]);
+    }
+
+    #[test]
     fn a_reason_implies_failed() {
         let filter = Filter { reason: Some(FailureReason::Crashed), ..Filter::default() };
         assert_eq!((filter.status(), filter.is_empty()), (Some(Status::Failed), false));

@@ -268,3 +268,24 @@ async fn the_clock_is_the_servers_in_utc() {
     let after: i64 = user.fetch_one(sql).await.unwrap().get(0);
     assert!((before..=after).contains(&told));
 }
+
+#[tokio::test]
+async fn only_the_latest_failed_attempts_are_kept() {
+    let database = Database::fresh(MYSQL).await;
+    let task = running(&database).await;
+    let mut user = database.user().await;
+    let rows: Vec<_> = (1..=150).map(|fence| format!("({},{fence},1,1,2,'retried','e')", task.id)).collect();
+    let sql = format!(
+        "INSERT INTO queue_attempt (task_id, fence, attempt, started_at, ended_at, outcome, error) VALUES {}; \
+         UPDATE queue_task SET claims = 500 WHERE id = {}",
+        rows.join(","),
+        task.id
+    );
+    user.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(sql))).await.unwrap();
+    let fail = Settlement::Fail { reason: queue_core::FailureReason::Rejected, error: Some("last".into()) };
+    let settle = Settle::by_holder(task.id, task.claim, fail);
+    assert_eq!(database.store().settle([settle].into()).await.unwrap(), [Settled::Applied]);
+    let sql = "SELECT COUNT(*), MIN(fence), MAX(fence) FROM queue_attempt";
+    let row = user.fetch_one(sql).await.unwrap();
+    assert_eq!((row.get::<i64, _>(0), row.get::<u32, _>(1), row.get::<u32, _>(2)), (100, 52, 500));
+}

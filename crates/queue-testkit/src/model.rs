@@ -6,11 +6,8 @@
 //! use queue_testkit::MemoryStore as MyStore;
 //! use queue_testkit::model::{self, Clients};
 //!
-//! #[test]
-//! fn agrees_with_the_model() {
-//!     model::run(async || Clients::of(MyStore::new()), 60);
-//! }
-//! # agrees_with_the_model();
+//! // In a test:
+//! model::run(async || Clients::of(MyStore::new()), 60);
 //! ```
 //!
 //! - The store's clock runs by itself, so every length in a sequence is either nothing or hours, and points in time are compared
