@@ -195,5 +195,5 @@ pub enum Step {
     /// Asks whether anything is left to do.
     Busy(Reach),
     /// Two clients do these at the same time.
-    AtOnce(Vec<Step>, Vec<Step>),
+    AtOnce(Vec<Self>, Vec<Self>),
 }
