@@ -10,9 +10,9 @@ use queue_core::admin::{Action, Filter, Page, Selection};
 use queue_core::claim::{Capacity, Resolved};
 use queue_core::session::{Renewal, SessionSpec};
 use queue_core::{
-    Budget, ClaimId, ClaimReply, ClaimRequest, Claimed, ErrorKind, NewTask, Nonce, Payload, Retry, Scope, SessionId,
-    Settle, Settled, Settlement, Status, StoreError, TaskAdmin as _, TaskId, TaskResult, TaskSpec, TaskStore as _,
-    TaskType,
+    Budget, ClaimId, ClaimReply, ClaimRequest, Claimed, ErrorKind, FailureReason, NewTask, Nonce, Payload, Retry,
+    Scope, SessionId, Settle, Settled, Settlement, Status, StoreError, TaskAdmin as _, TaskId, TaskResult, TaskSpec,
+    TaskStore as _, TaskType,
 };
 use queue_mysql::MySqlStore;
 use queue_testkit::conformance::Fixture as _;
@@ -141,9 +141,12 @@ async fn a_corrupt_task_is_stale_to_its_holder_and_lost_to_nobody(variable: &str
     let session = session(store).await;
     assert_eq!(ids(&claim(store, session, 1).await), tasks);
     bend(&database, "UPDATE queue_task SET attempt = 9 WHERE id = {}", tasks[1]).await;
-    let settled = store.settle([complete(tasks[0], 1), complete(tasks[1], 1)].into()).await.unwrap();
+    // Completions alone go by the claim and do not read the rows; anything else does.
+    let reject = Settlement::Fail { reason: FailureReason::Rejected, error: None };
+    let reject = Settle::by_holder(tasks[0], ClaimId::new(1).unwrap(), reject);
+    let settled = store.settle([reject, complete(tasks[1], 1)].into()).await.unwrap();
     assert_eq!(settled, [Settled::Applied, Settled::Stale]);
-    assert_eq!(store.get(tasks[0]).await.unwrap().unwrap().state.status, Status::Completed);
+    assert_eq!(store.get(tasks[0]).await.unwrap().unwrap().state.status, Status::Failed);
     let Resolved::Committed(held) = store.resolve_claim(session, ClaimId::new(1).unwrap()).await.unwrap() else {
         panic!("the claim was committed")
     };

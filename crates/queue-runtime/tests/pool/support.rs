@@ -73,7 +73,7 @@ impl World {
     }
 
     /// A pool of a queue that has an observer.
-    pub(crate) fn pool_observed(&self, observer: impl queue_runtime::Observer + 'static) -> Pool {
+    pub(crate) fn pool_observed(&self, observer: impl Observer + 'static) -> Pool {
         let (clock, entropy) = (Arc::new(self.time.clock), Arc::clone(&self.entropy));
         self.pool_on(&Queue::with_ports(self.store.clone(), clock, entropy).with_observer(observer).erase())
     }
