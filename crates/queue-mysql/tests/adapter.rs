@@ -311,7 +311,12 @@ async fn look_further_on(variable: &str) {
     let session = session(store).await;
     let mut other = database.user().await;
     let mut held = other.begin().await.unwrap();
-    held.execute("SELECT task_id FROM queue_ready ORDER BY run_at, task_id LIMIT 50 FOR UPDATE").await.unwrap();
+    let queue: u32 = held.fetch_one("SELECT id FROM queue_queue").await.unwrap().get(0);
+    let sql = format!(
+        "SELECT task_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE queue_id = {queue} AND suspect = 0 AND \
+         priority_rank = 0 ORDER BY run_at, task_id LIMIT 50 FOR UPDATE"
+    );
+    assert_eq!(held.fetch_all(sqlx::AssertSqlSafe(sql)).await.unwrap().len(), 50);
 
     let claimed: Vec<_> = claim(store, session, 1, 2).await.iter().map(|task| task.id).collect();
     assert_eq!(claimed, [batch[50].id, batch[51].id]);
