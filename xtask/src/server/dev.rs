@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::guard::{self, Life};
 use super::installation::{Installation, tail};
 use super::local::{await_greeting, free_port, is_free, socket};
-use super::{Kind, wire};
+use super::{Kind, oceanbase, wire};
 use crate::workspace::Workspace;
 use crate::{interrupt, process};
 
@@ -88,6 +88,8 @@ impl DevServer {
         let (pid, port) = self.running().context("the server ended right after it had started")?;
         let version = wire::version_at(&self.kind.url(port))?;
         println!("{}", self.url(port));
+        // OceanBase greets as the MySQL that it resembles.
+        let version = if self.kind == Kind::OceanBase { oceanbase::SOURCE } else { version.as_str() };
         eprintln!("{} {version}, process {pid}, log {}", self.name, self.home.join("log").display());
         Ok(())
     }

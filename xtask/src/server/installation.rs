@@ -58,7 +58,7 @@ impl Installation {
             fs::create_dir_all(servers)?;
             let program = Program::of(oceanbase::program(servers)?);
             let (base, share) = (servers.to_owned(), servers.to_owned());
-            return Ok(Self { kind, program, base, share, source: "a wheel of PyPI, unpacked".to_owned() });
+            return Ok(Self { kind, program, base, share, source: oceanbase::SOURCE.to_owned() });
         };
         let unpacked = Unpacked::fetch(suite, &servers.join(format!("{package}-{suite}")), &[package])?;
         let program = unpacked.program(&format!("usr/sbin/{}", kind.program()), &["mysql/private"])?;

@@ -148,9 +148,9 @@ impl Server {
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whose = if self.running.is_some() { "started for this run" } else { "was running" };
-        // It calls itself 5.7.25-OceanBase and then by its own version.
-        if let Some((_, version)) = self.version.split_once("OceanBase") {
-            return write!(f, "OceanBase{version} ({}, {whose})", self.source);
+        // In its greeting it calls itself MySQL 5.7.25. Of one that is ours the source tells the version.
+        if self.kind == Kind::OceanBase {
+            return write!(f, "OceanBase ({}, {whose})", self.source);
         }
         let engine = if self.kind.is_mariadb() { "MariaDB" } else { "MySQL" };
         // Without the distribution's decoration, where there is one.

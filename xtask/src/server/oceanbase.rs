@@ -11,6 +11,8 @@ use crate::process;
 
 const DISTRIBUTION: &str = "pylibseekdb";
 const VERSION: &str = "1.4.0.post1";
+/// Where it comes from, in words.
+pub(super) const SOURCE: &str = "seekdb 1.4.0.post1, a wheel of PyPI";
 /// What it may take. It asks for more than a small machine has, if it is not told.
 const LIMITS: [&str; 3] = ["datafile_size=512M", "log_disk_size=2G", "memory_limit=3G"];
 
