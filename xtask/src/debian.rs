@@ -27,6 +27,11 @@ impl Program {
         Self { words: vec![path.into()] }
     }
 
+    /// A program with what stands before and after it.
+    pub(crate) const fn of(words: Vec<OsString>) -> Self {
+        Self { words }
+    }
+
     /// A command that starts it.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.words[0]);

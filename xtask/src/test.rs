@@ -18,6 +18,8 @@ use crate::workspace::{Workspace, is_ci};
 
 /// Tests for MariaDB have this in their names; they run once for each release of it.
 const MARIADB_FILTER: &str = "mariadb";
+/// Tests for OceanBase have this in their names; they run apart, where a server can be had.
+const OCEANBASE_FILTER: &str = "oceanbase";
 /// How often the failover test kills the primary here.
 const FAILOVERS: u32 = 2;
 
@@ -90,6 +92,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs, report: Report) -> Res
     let mut tally = Tally::default();
     cargo_test(workspace, args, coverage.as_ref(), &built, &servers, &mut tally)?;
     second_mariadb(args, coverage.as_ref(), &built, &servers, &mut tally)?;
+    let oceanbase = scale_out(workspace, args, coverage.as_ref(), &built, &servers, &mut tally)?;
     fail_over(workspace, args, coverage.as_ref(), &built, &servers, &mut tally)?;
     if args.is_whole() {
         let mut own = workspace.cargo("test");
@@ -99,6 +102,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs, report: Report) -> Res
 
     println!("\ntested on:");
     servers.iter().for_each(|server| println!("  {server}"));
+    println!("  {oceanbase}");
     println!("  SQLite (bundled)");
     drop(servers);
     println!("built in {} s, tested in {} s", built_after.as_secs(), (start.elapsed() - built_after).as_secs());
@@ -249,7 +253,7 @@ fn cargo_test(
     let mut command = workspace.cargo("test");
     command.arg("--no-fail-fast");
     args.select(&mut command);
-    command.arg("--").args(&args.rest).args(built.skipped(args));
+    command.args(["--", "--skip", OCEANBASE_FILTER]).args(&args.rest).args(built.skipped(args));
     built.environment(&mut command, coverage, servers);
     tally.watch(&mut command, "cargo test")
 }
@@ -268,30 +272,80 @@ fn second_mariadb(
         return Ok(());
     }
     println!("\nonce more on {second}: the tests with `{MARIADB_FILTER}` in their names");
-    let mut any = false;
-    for (program, folder) in &built.tests {
-        let mut command = Command::new(program);
-        // A server's death is a matter of the engine, hardly of its release.
-        command
-            .args([MARIADB_FILTER, "--skip", OWN_SERVERS_TEST])
-            .current_dir(folder)
-            .env("CARGO_MANIFEST_DIR", folder);
-        built.environment(&mut command, coverage, servers);
-        command.env(Kind::Mariadb.url_variable(), &second.url);
-        let mut list = Command::new(program);
-        list.args([MARIADB_FILTER, "--skip", OWN_SERVERS_TEST, "--list", "--format=terse"]).current_dir(folder);
-        built.environment(&mut list, coverage, servers);
-        let listed =
-            process::output(&mut list).with_context(|| format!("cannot list the tests of {}", program.display()))?;
-        if listed.lines().any(|line| line.ends_with(": test")) {
-            any = true;
-            tally.watch(&mut command, &format!("{} on {second}", program.display()))?;
+    // A server's death is a matter of the engine, hardly of its release.
+    const SKIP: &[&str] = &["--skip", OWN_SERVERS_TEST];
+    let named = Named { filter: MARIADB_FILTER, skip: SKIP, variable: Kind::Mariadb.url_variable(), server: second };
+    named.run(args, coverage, built, servers, tally)
+}
+
+/// Runs the tests for OceanBase, if one can be had: it is one more engine, and its build is not for every machine. Says on what
+/// they ran, or why they did not. The server lives for them alone, because of its memory.
+fn scale_out(
+    workspace: &Workspace,
+    args: &TestArgs,
+    coverage: Option<&Coverage>,
+    built: &Build,
+    servers: &[Server],
+    tally: &mut Tally,
+) -> Result<String> {
+    let is_asked_for = args.rest.is_empty() || args.rest.iter().any(|word| word.contains(OCEANBASE_FILTER));
+    if !is_asked_for || built.test("conformance").is_none() {
+        return Ok("not OceanBase: this run is filtered".to_owned());
+    }
+    let server = match server::choose_oceanbase(&workspace.target).and_then(server::Choice::start) {
+        Ok(server) => server,
+        Err(error) => {
+            let told = format!("not OceanBase, for want of a server: {error:#}");
+            println!("\n{told}");
+            return Ok(told);
         }
+    };
+    println!("\non {server}: the tests with `{OCEANBASE_FILTER}` in their names");
+    let variable = Kind::OceanBase.url_variable();
+    let named = Named { filter: OCEANBASE_FILTER, skip: &[], variable, server: &server };
+    named.run(args, coverage, built, servers, tally)?;
+    Ok(server.to_string())
+}
+
+/// Tests that are told by their names, and the server that they run on.
+struct Named<'a> {
+    filter: &'static str,
+    skip: &'static [&'static str],
+    variable: &'static str,
+    server: &'a Server,
+}
+
+impl Named<'_> {
+    fn run(
+        &self,
+        args: &TestArgs,
+        coverage: Option<&Coverage>,
+        built: &Build,
+        servers: &[Server],
+        tally: &mut Tally,
+    ) -> Result<()> {
+        let Self { filter, skip, variable, server } = self;
+        let mut any = false;
+        for (program, folder) in &built.tests {
+            let mut command = Command::new(program);
+            command.arg(filter).args(*skip).current_dir(folder).env("CARGO_MANIFEST_DIR", folder);
+            built.environment(&mut command, coverage, servers);
+            command.env(variable, &server.url);
+            let mut list = Command::new(program);
+            list.args([filter, "--list", "--format=terse"]).args(*skip).current_dir(folder);
+            built.environment(&mut list, coverage, servers);
+            let listed = process::output(&mut list)
+                .with_context(|| format!("cannot list the tests of {}", program.display()))?;
+            if listed.lines().any(|line| line.ends_with(": test")) {
+                any = true;
+                tally.watch(&mut command, &format!("{} on {server}", program.display()))?;
+            }
+        }
+        if !any && args.is_whole() {
+            tally.broken.push(format!("no test has `{filter}` in its name, so none ran on {server}"));
+        }
+        Ok(())
     }
-    if !any && args.is_whole() {
-        tally.broken.push(format!("no test has `{MARIADB_FILTER}` in its name, so none ran on {second}"));
-    }
-    Ok(())
 }
 
 /// Runs the failover test, alone, because it counts seconds.

@@ -187,7 +187,11 @@ pub(crate) fn to_store_error(error: &sqlx::Error, committing: bool, place: &str)
     let told = |hint: &str| Told(format!("{place}: {}{hint}", plain(error)));
     match classify(error) {
         Class::Lost | Class::ReadOnly if committing => StoreError::unknown_outcome(told("")),
-        Class::Lost | Class::Busy | Class::Repeat(_) => StoreError::unavailable(told("")),
+        Class::Lost | Class::Busy => StoreError::unavailable(told("")),
+        // In a transaction of the caller's it may be gone already, and what comes next would commit by itself.
+        Class::Repeat(_) => {
+            StoreError::unavailable(told("; roll back and run the transaction again from its beginning"))
+        }
         Class::ReadOnly => StoreError::unavailable(told("; it takes no writes, being a replica or in a failover")),
         Class::Denied => StoreError::denied(told(denied_hint(error))),
         Class::NoDatabase => StoreError::other(told("; create the database, or name another in the URL")),

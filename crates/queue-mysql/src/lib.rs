@@ -1,4 +1,4 @@
-//! The MySQL and MariaDB adapter of the queue: MySQL 8.0.20 or later, MariaDB 10.6 or later.
+//! The MySQL and MariaDB adapter of the queue: MySQL 8.0.20 or later, MariaDB 10.6 or later, OceanBase 4.3.5 or later.
 //!
 //! [`MySqlStore`] implements the ports of `queue-core`, and [`Transactional`](queue_core::Transactional) on
 //! `sqlx::MySqlConnection`, so that tasks can be enqueued and completed inside a transaction of yours. The schema, in

@@ -17,7 +17,7 @@ use queue_core::{
 use queue_mysql::MySqlStore;
 use queue_testkit::conformance::Fixture as _;
 use sqlx::{Connection as _, Executor as _, Row as _};
-use support::{Database, MARIADB, MYSQL, server};
+use support::{Database, MARIADB, MYSQL, OCEANBASE, server};
 
 const TYPE: TaskType = TaskType::new("adapter.test");
 const LEASE: Duration = Duration::from_secs(60);
@@ -93,6 +93,11 @@ async fn many_migrate_at_once_on_mariadb() {
     migrate_at_once(MARIADB).await;
 }
 
+#[tokio::test]
+async fn many_migrate_at_once_on_oceanbase() {
+    migrate_at_once(OCEANBASE).await;
+}
+
 async fn migrate_at_once(variable: &str) {
     let database = Database::empty(variable).await;
     let mut migrating = Vec::new();
@@ -128,6 +133,11 @@ async fn enqueueing_within_a_transaction_is_all_or_nothing_on_mariadb() {
     enqueue_within(MARIADB).await;
 }
 
+#[tokio::test]
+async fn enqueueing_within_a_transaction_is_all_or_nothing_on_oceanbase() {
+    enqueue_within(OCEANBASE).await;
+}
+
 async fn enqueue_within(variable: &str) {
     let database = Database::fresh(variable).await;
     let store = database.store();
@@ -159,6 +169,11 @@ async fn completing_within_a_transaction_commits_with_it_on_mariadb() {
     complete_within(MARIADB).await;
 }
 
+#[tokio::test]
+async fn completing_within_a_transaction_commits_with_it_on_oceanbase() {
+    complete_within(OCEANBASE).await;
+}
+
 async fn complete_within(variable: &str) {
     let database = Database::fresh(variable).await;
     let (store, task) = (database.store(), running(&database).await);
@@ -181,6 +196,54 @@ async fn complete_within(variable: &str) {
     assert_eq!(again, [Settled::Already(Status::Completed)], "the pool finds out that it was committed");
 }
 
+#[tokio::test]
+async fn a_user_transaction_with_an_old_snapshot_completes_or_is_to_be_run_again() {
+    complete_with_an_old_snapshot(MYSQL, false).await;
+}
+
+#[tokio::test]
+async fn a_user_transaction_with_an_old_snapshot_completes_or_is_to_be_run_again_on_mariadb() {
+    // From 11.6 on it refuses to write rows that changed since the snapshot, unless it is told otherwise.
+    let database = Database::fresh(MARIADB).await;
+    let mut user = database.user().await;
+    let refuses = user.fetch_one("SELECT @@innodb_snapshot_isolation").await;
+    let refuses = refuses.is_ok_and(|row| row.try_get_unchecked::<i64, _>(0).unwrap() == 1);
+    complete_with_an_old_snapshot(MARIADB, refuses).await;
+}
+
+#[tokio::test]
+async fn a_user_transaction_with_an_old_snapshot_completes_or_is_to_be_run_again_on_oceanbase() {
+    complete_with_an_old_snapshot(OCEANBASE, true).await;
+}
+
+/// At REPEATABLE READ the task's progress is written after the snapshot of the user's transaction was taken.
+async fn complete_with_an_old_snapshot(variable: &str, refuses: bool) {
+    let database = Database::fresh(variable).await;
+    let (store, task) = (database.store(), running(&database).await);
+    let mut user = database.user().await;
+    user.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+
+    let mut tx = user.begin().await.unwrap();
+    tx.execute("SELECT COUNT(*) FROM queue_task").await.unwrap();
+    let progress = Progress::new(Percent::new(50), "half");
+    store.progress(vec![ProgressUpdate { task: task.id, claim: task.claim, progress }]).await.unwrap();
+    let completed = store.complete_in(&mut tx, task.id, task.claim, TaskResult::None).await;
+    if refuses {
+        let error = completed.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("run the transaction again"), "{error}");
+        tx.rollback().await.unwrap();
+        assert_eq!(status(store, task.id).await, Status::Running);
+        tx = user.begin().await.unwrap();
+        let again = store.complete_in(&mut tx, task.id, task.claim, TaskResult::None).await.unwrap();
+        assert_eq!(again, Settled::Applied);
+    } else {
+        assert_eq!(completed.unwrap(), Settled::Applied);
+    }
+    tx.commit().await.unwrap();
+    assert_eq!(status(store, task.id).await, Status::Completed);
+}
+
 async fn status(store: &MySqlStore, task: TaskId) -> Status {
     store.get(task).await.unwrap().unwrap().state.status
 }
@@ -193,6 +256,11 @@ async fn nothing_waits_for_a_user_transaction_that_holds_a_running_task() {
 #[tokio::test]
 async fn nothing_waits_for_a_user_transaction_that_holds_a_running_task_on_mariadb() {
     hold_the_row(MARIADB).await;
+}
+
+#[tokio::test]
+async fn nothing_waits_for_a_user_transaction_that_holds_a_running_task_on_oceanbase() {
+    hold_the_row(OCEANBASE).await;
 }
 
 async fn hold_the_row(variable: &str) {
@@ -217,6 +285,44 @@ async fn hold_the_row(variable: &str) {
     tx.commit().await.unwrap();
     assert_eq!(status(store, task.id).await, Status::Completed);
     assert_eq!(store.lost(10).await.unwrap().tasks, []);
+}
+
+#[tokio::test]
+async fn what_others_hold_of_a_lane_is_passed_on_mysql() {
+    look_further_on(MYSQL).await;
+}
+
+#[tokio::test]
+async fn what_others_hold_of_a_lane_is_passed_on_mariadb() {
+    look_further_on(MARIADB).await;
+}
+
+#[tokio::test]
+async fn what_others_hold_of_a_lane_is_passed_on_oceanbase() {
+    look_further_on(OCEANBASE).await;
+}
+
+/// Another claim holds the first rows of a lane while this one looks for a few.
+async fn look_further_on(variable: &str) {
+    let database = Database::fresh(variable).await;
+    let store = database.store();
+    let batch = new_tasks(store, 60).await;
+    store.enqueue(Arc::clone(&batch)).await.unwrap();
+    let session = session(store).await;
+    let mut other = database.user().await;
+    let mut held = other.begin().await.unwrap();
+    let queue: u32 = held.fetch_one("SELECT id FROM queue_queue").await.unwrap().get(0);
+    let sql = format!(
+        "SELECT task_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE queue_id = {queue} AND suspect = 0 AND \
+         priority_rank = 0 ORDER BY run_at, task_id LIMIT 50 FOR UPDATE"
+    );
+    assert_eq!(held.fetch_all(sqlx::AssertSqlSafe(sql)).await.unwrap().len(), 50);
+
+    let claimed: Vec<_> = claim(store, session, 1, 2).await.iter().map(|task| task.id).collect();
+    assert_eq!(claimed, [batch[50].id, batch[51].id]);
+    let claimed = claim(store, session, 2, 100).await;
+    assert_eq!(claimed.len(), 8, "all that is free");
+    held.rollback().await.unwrap();
 }
 
 #[tokio::test]

@@ -28,6 +28,9 @@ const BANNED: &[&str] = &[
     "DEFAULT (UTC_TIMESTAMP(",
 ];
 
+/// The difference of two such times does not follow the zone. OceanBase needs it: see `Flavor` of queue-mysql.
+const ALLOWED: &str = "TIMESTAMPDIFF(MICROSECOND, NOW(6), SYSDATE(6))";
+
 /// Where our SQL is.
 const PLACES: &[(&str, &str)] =
     &[("migrations", "sql"), ("crates/queue-mysql/src", "rs"), ("crates/queue-sqlite/src", "rs")];
@@ -45,6 +48,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
             let relative = path.strip_prefix(root).unwrap_or(&path).display().to_string();
             let sentences = if *extension == "rs" { of_rust(&text) } else { of_sql(&text) };
             for (line, sentence) in sentences {
+                let sentence = sentence.replace(ALLOWED, "");
                 wrong.extend(banned(&sentence).map(|word| format!("{relative}:{line}: {word}")));
             }
         }

@@ -64,6 +64,16 @@ pub(crate) fn choose(target: &Path) -> Result<Vec<Choice>> {
     Ok([Some(mysql), Some(mariadb), lts].into_iter().flatten().collect())
 }
 
+/// OceanBase, where the environment names one or its one-node build can be had. No container: the wheel is quicker.
+pub(crate) fn choose_oceanbase(target: &Path) -> Result<Choice> {
+    let kind = Kind::OceanBase;
+    if let Ok(url) = std::env::var(kind.url_variable()) {
+        return Ok(Choice::Running(kind, url.trim_end_matches('/').to_owned()));
+    }
+    let installation = Installation::unpacked(kind, &target.join("servers"))?;
+    Ok(Choice::Program(Box::new(Prepared::new(kind, installation, &target.join("test-servers"))?)))
+}
+
 /// Whether a container is the choice for some kind, so that xtask needs its feature `docker`.
 pub(crate) fn wants_container() -> bool {
     engine_answers().is_ok()

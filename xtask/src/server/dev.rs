@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use super::guard::{self, Life};
 use super::installation::{Installation, tail};
 use super::local::{await_greeting, free_port, is_free, socket};
-use super::{Kind, url, wire};
+use super::{Kind, oceanbase, wire};
 use crate::workspace::Workspace;
 use crate::{interrupt, process};
 
@@ -39,6 +39,8 @@ pub(crate) enum DevEngine {
     Mysql,
     /// The oldest MariaDB that can be had
     Mariadb,
+    /// OceanBase's one-node build, seekdb
+    Oceanbase,
 }
 
 /// Runs `cargo xtask db`.
@@ -46,6 +48,7 @@ pub(crate) fn run(workspace: &Workspace, action: DevAction, engine: DevEngine) -
     let (name, kind, port) = match engine {
         DevEngine::Mysql => ("mysql", Kind::Mysql, 23_306),
         DevEngine::Mariadb => ("mariadb", Kind::Mariadb, 23_307),
+        DevEngine::Oceanbase => ("oceanbase", Kind::OceanBase, 23_308),
     };
     let server = DevServer { name, kind, home: workspace.target.join("dev-db").join(name) };
     match action {
@@ -55,7 +58,7 @@ pub(crate) fn run(workspace: &Workspace, action: DevAction, engine: DevEngine) -
             let Some((_, port)) = server.running() else {
                 bail!("no {name} of `cargo xtask db` runs\ntry: cargo xtask db start {name}");
             };
-            println!("{}/{DATABASE}", url(port));
+            println!("{}", server.url(port));
             Ok(())
         }
     }
@@ -83,10 +86,18 @@ impl DevServer {
             self.launch(&installation, port)?;
         }
         let (pid, port) = self.running().context("the server ended right after it had started")?;
-        let version = wire::version_at(&url(port))?;
-        println!("{}/{DATABASE}", url(port));
+        let version = wire::version_at(&self.kind.url(port))?;
+        println!("{}", self.url(port));
+        // OceanBase greets as the MySQL that it resembles.
+        let version = if self.kind == Kind::OceanBase { oceanbase::SOURCE } else { version.as_str() };
         eprintln!("{} {version}, process {pid}, log {}", self.name, self.home.join("log").display());
         Ok(())
+    }
+
+    /// The URL of the database that it starts with.
+    fn url(&self, port: u16) -> String {
+        let database = if self.kind == Kind::OceanBase { "test" } else { DATABASE };
+        format!("{}/{database}", self.kind.url(port))
     }
 
     fn launch(&self, installation: &Installation, port: u16) -> Result<()> {
@@ -109,7 +120,9 @@ impl DevServer {
             eprintln!("{} does not run", self.name);
             return Ok(());
         };
-        kill(pid, Signal::SIGTERM).with_context(|| format!("cannot stop process {pid}"))?;
+        // OceanBase's build takes minutes to follow a friendly word, and recovers from the other as it must anyway.
+        let signal = if self.kind == Kind::OceanBase { Signal::SIGKILL } else { Signal::SIGTERM };
+        kill(pid, signal).with_context(|| format!("cannot stop process {pid}"))?;
         let start = process::now();
         while self.process().is_some() {
             interrupt::check()?;
@@ -132,7 +145,7 @@ impl DevServer {
     fn running(&self) -> Option<(Pid, u16)> {
         let pid = self.process()?;
         let port = fs::read_to_string(self.home.join("port")).ok()?.parse().ok()?;
-        wire::version_at(&url(port)).ok().map(|_| (pid, port))
+        wire::version_at(&self.kind.url(port)).ok().map(|_| (pid, port))
     }
 
     /// The process, if it is alive and still ours: after a restart of the machine its number may be another's.

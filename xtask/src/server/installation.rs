@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Kind, PASSWORD, USER, wire};
+use super::{Kind, PASSWORD, USER, oceanbase, wire};
 use crate::debian::{Program, Unpacked};
 use crate::process;
 
@@ -27,6 +27,9 @@ pub(crate) struct Installation {
 impl Installation {
     /// The one that is installed on this machine, if it is of `kind` and new enough; else why not.
     pub(crate) fn installed(kind: Kind) -> Result<Self> {
+        if kind == Kind::OceanBase {
+            bail!("an installed OceanBase is not looked for; name one by {}", kind.url_variable());
+        }
         let name = kind.program();
         let paths = std::env::var_os("PATH").unwrap_or_default();
         let program = std::env::split_paths(&paths)
@@ -49,9 +52,14 @@ impl Installation {
         Ok(Self { kind, program: Program::plain(program), base, share, source })
     }
 
-    /// The one in Debian's packages, unpacked under `servers`.
+    /// The one in Debian's packages, or in Python's, unpacked under `servers`.
     pub(crate) fn unpacked(kind: Kind, servers: &Path) -> Result<Self> {
-        let (suite, package) = kind.debian();
+        let Some((suite, package)) = kind.debian() else {
+            fs::create_dir_all(servers)?;
+            let program = Program::of(oceanbase::program(servers)?);
+            let (base, share) = (servers.to_owned(), servers.to_owned());
+            return Ok(Self { kind, program, base, share, source: oceanbase::SOURCE.to_owned() });
+        };
         let unpacked = Unpacked::fetch(suite, &servers.join(format!("{package}-{suite}")), &[package])?;
         let program = unpacked.program(&format!("usr/sbin/{}", kind.program()), &["mysql/private"])?;
         let base = unpacked.path("usr");
@@ -69,6 +77,11 @@ impl Installation {
             fs::remove_dir_all(home)?; // half made by a run that was cut short
         }
         fs::create_dir_all(home)?;
+        if self.kind == Kind::OceanBase {
+            fs::create_dir_all(home.join("data"))?; // it fills this by itself when it starts
+            fs::write(done, "")?;
+            return Ok(());
+        }
         // Read at each start, one statement a line.
         fs::write(
             home.join("init.sql"),
@@ -102,6 +115,10 @@ impl Installation {
     /// The command line that serves `home` on `port`; `extra` options come last and win.
     pub(crate) fn serve(&self, home: &Path, port: u16, socket: &Path, extra: &[&str]) -> Vec<OsString> {
         let mut words = self.program.words().to_vec();
+        if self.kind == Kind::OceanBase {
+            words.extend(oceanbase::options(home, port));
+            return words;
+        }
         words.extend(self.options(home));
         words.push(joined("--init-file=", &home.join("init.sql")));
         words.push(joined("--socket=", socket));

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use super::guard::{self, Life};
 use super::installation::{Installation, tail};
-use super::{Kind, Server, url, wire};
+use super::{Kind, Server, wire};
 use crate::{interrupt, process};
 
 /// Nothing here must survive a power cut, and a suite that makes a database for each test is mostly fsync.
@@ -52,7 +52,7 @@ impl Prepared {
             match start_at(&installation, &home.0, port) {
                 Ok(process) => {
                     let source = installation.source.clone();
-                    return Server::reach(kind, url(port), source, Some(Box::new((process, home))));
+                    return Server::reach(kind, kind.url(port), source, Some(Box::new((process, home))));
                 }
                 Err(error) if attempts == 0 => return Err(error),
                 Err(_) => interrupt::check()?,

@@ -10,6 +10,7 @@ mod docker;
 pub(crate) mod guard;
 mod installation;
 mod local;
+mod oceanbase;
 pub(crate) mod own;
 mod wire;
 
@@ -18,7 +19,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 
-pub(crate) use choose::{Choice, choose, wants_container};
+pub(crate) use choose::{Choice, choose, choose_oceanbase, wants_container};
 use installation::Installation;
 
 /// Removes what earlier runs could not, because they were killed.
@@ -40,10 +41,12 @@ pub(crate) enum Kind {
     Mariadb,
     /// MariaDB's current long-term release.
     MariadbLts,
+    /// OceanBase's one-node build.
+    OceanBase,
 }
 
 impl Kind {
-    /// All of them, in the order in which they are provided.
+    /// Those that every run is for, in the order in which they are provided.
     pub(crate) const ALL: [Self; 3] = [Self::Mysql, Self::Mariadb, Self::MariadbLts];
 
     /// The variable that names a running server of this kind.
@@ -52,6 +55,7 @@ impl Kind {
             Self::Mysql => "TEST_MYSQL_URL",
             Self::Mariadb => "TEST_MARIADB_URL",
             Self::MariadbLts => "TEST_MARIADB_LTS_URL",
+            Self::OceanBase => "TEST_OCEANBASE_URL",
         }
     }
 
@@ -70,6 +74,7 @@ impl Kind {
             Self::Mysql => "TEST_MYSQL_IMAGE",
             Self::Mariadb => "TEST_MARIADB_IMAGE",
             Self::MariadbLts => "TEST_MARIADB_LTS_IMAGE",
+            Self::OceanBase => "TEST_OCEANBASE_IMAGE",
         }
     }
 
@@ -79,16 +84,18 @@ impl Kind {
             Self::Mysql => "mysql:9",
             Self::Mariadb => "mariadb:10.11",
             Self::MariadbLts => "mariadb:11.8",
+            Self::OceanBase => "oceanbase/seekdb:latest",
         };
         std::env::var(self.image_variable()).unwrap_or_else(|_| default.to_owned())
     }
 
     /// Debian's suite and package of this kind.
-    fn debian(self) -> (&'static str, &'static str) {
+    fn debian(self) -> Option<(&'static str, &'static str)> {
         match self {
-            Self::Mysql => ("sid", "mysql-server-core"),
-            Self::Mariadb => ("bookworm", "mariadb-server-core"),
-            Self::MariadbLts => ("trixie", "mariadb-server-core"),
+            Self::Mysql => Some(("sid", "mysql-server-core")),
+            Self::Mariadb => Some(("bookworm", "mariadb-server-core")),
+            Self::MariadbLts => Some(("trixie", "mariadb-server-core")),
+            Self::OceanBase => None,
         }
     }
 
@@ -97,12 +104,21 @@ impl Kind {
         match self {
             Self::Mysql => "mysqld",
             Self::Mariadb | Self::MariadbLts => "mariadbd",
+            Self::OceanBase => "seekdb",
         }
     }
 
     /// Whether it is MariaDB, which differs in how it is set up.
     fn is_mariadb(self) -> bool {
-        self != Self::Mysql
+        matches!(self, Self::Mariadb | Self::MariadbLts)
+    }
+
+    /// The URL of a server of ours, with no database.
+    fn url(self, port: u16) -> String {
+        match self {
+            Self::OceanBase => format!("mysql://root@127.0.0.1:{port}"), // it makes no other account
+            _ => url(port),
+        }
     }
 
     /// The oldest version that the queue accepts.
@@ -117,6 +133,7 @@ impl fmt::Display for Kind {
             Self::Mysql => "MySQL",
             Self::Mariadb => "MariaDB",
             Self::MariadbLts => "MariaDB (long-term release)",
+            Self::OceanBase => "OceanBase",
         })
     }
 }
@@ -145,8 +162,12 @@ impl Server {
 
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let engine = if self.kind.is_mariadb() { "MariaDB" } else { "MySQL" };
         let whose = if self.running.is_some() { "started for this run" } else { "was running" };
+        // In its greeting it calls itself MySQL 5.7.25. Of one that is ours the source tells the version.
+        if self.kind == Kind::OceanBase {
+            return write!(f, "OceanBase ({}, {whose})", self.source);
+        }
+        let engine = if self.kind.is_mariadb() { "MariaDB" } else { "MySQL" };
         // Without the distribution's decoration, where there is one.
         match wire::numbers(&self.version) {
             Some((major, minor, patch)) => write!(f, "{engine} {major}.{minor}.{patch} ({}, {whose})", self.source),

@@ -21,7 +21,7 @@ const WINDOW_MAX: usize = 4_000;
 /// Rounds of one claim, at most.
 const ROUNDS_MAX: usize = 24;
 /// Rows that are tried at once where all those before were held by others, at most.
-const REACH_MAX: usize = 1_000;
+const REACH_MAX: usize = 128;
 /// Later rows looked at for the next due time, where types are chosen.
 const LATER_MAX: usize = 1_000;
 
@@ -283,12 +283,12 @@ impl<'a> Offer<'a> {
             let rows = match ask {
                 Ask::Rows(limit) => {
                     if flavor.limits_before_skipping() {
-                        // Where the rows end that the limit lets through, whoever holds them.
+                        // How many rows the limit lets through and where they end, whoever holds them.
                         sql.push(format!(
-                            "SELECT run_at, task_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{} LIMIT 1 OFFSET {}",
+                            "SELECT run_at, task_id, COUNT(*) OVER () FROM (SELECT run_at, task_id FROM queue_ready \
+                             FORCE INDEX (PRIMARY) WHERE {}{} LIMIT {limit}) AS w ORDER BY run_at DESC, task_id DESC LIMIT 1",
                             work.lane.condition(),
-                            place(),
-                            limit - 1
+                            place()
                         ));
                     }
                     format!("{} LIMIT {limit}", place())
@@ -323,21 +323,28 @@ impl<'a> Offer<'a> {
         for (queue, lane, ask) in plans {
             let (queue, lane) = (*queue, *lane);
             let mut end: Option<Position> = None;
+            let mut there = 0;
             if matches!(ask, Ask::Rows(_)) && flavor.limits_before_skipping() {
                 let reply = replies.next().unwrap_or_default();
-                end = reply.rows.first().map(|row| Ok::<_, Failure>((value(row, 0)?, value(row, 1)?))).transpose()?;
+                if let Some(row) = reply.rows.first() {
+                    end = Some((value(row, 0)?, value(row, 1)?));
+                    there = value::<i64>(row, 2)?.try_into().unwrap_or(0);
+                }
             }
             let reply = replies.next().unwrap_or_default();
+            let lane_work = &mut self.queues[queue].lanes[lane];
             let tried = match ask {
                 Ask::Rows(limit) => {
-                    let work = &mut self.queues[queue].lanes[lane];
-                    self.looked += if end.is_some() { *limit } else { reply.rows.len().max(1) };
-                    work.exhausted = end.is_none() && reply.rows.len() < *limit;
+                    let found = reply.rows.len().max(there);
+                    self.looked += found.max(1);
+                    lane_work.exhausted = found < *limit;
+                    // Others may have locked more than they take: what is passed here must be looked at again.
+                    lane_work.intact &= reply.rows.len() >= there;
                     *limit
                 }
                 Ask::These(these) => these.len(),
             };
-            self.queues[queue].lanes[lane].reach = if reply.rows.is_empty() { (tried * 4).min(REACH_MAX) } else { 0 };
+            lane_work.reach = if reply.rows.is_empty() { (tried * 2).min(REACH_MAX) } else { 0 };
             for row in &reply.rows {
                 let (run_at, task): (i64, u64) = (value(row, 0)?, value(row, 1)?);
                 let Some(id) = TaskId::new(task) else { continue };
