@@ -239,9 +239,14 @@ impl Survey {
 
     pub(crate) async fn take(conn: &mut Conn, session: Option<SessionId>) -> Result<Self, Failure> {
         let rows = conn.run(Self::sql(session)).await?.pop().unwrap_or_default().rows;
+        Self::read(&rows)
+    }
+
+    /// Reads the answer to [`sql`](Self::sql).
+    pub(crate) fn read(rows: &[MySqlRow]) -> Result<Self, Failure> {
         let mut survey = None;
         let mut lanes = Vec::new();
-        for row in &rows {
+        for row in rows {
             let queue_id: u32 = value(row, 0)?;
             if queue_id == 0 {
                 survey = Some(Self {

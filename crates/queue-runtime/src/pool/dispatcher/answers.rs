@@ -218,6 +218,7 @@ impl Dispatcher {
         if let Some(reckoning) = news.reckoning {
             self.reckoning = reckoning;
         }
+        self.poll.share(news.live_sessions);
         for (session, _) in &news.ended {
             self.release_waiting(|held| held.session == *session, now);
         }
