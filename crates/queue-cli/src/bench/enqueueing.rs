@@ -15,7 +15,7 @@ const PRODUCERS: u64 = 4;
 /// Tasks that a producer hands over at once.
 const CHUNK: u64 = 1_000;
 /// The bytes of them, at most.
-const CHUNK_BYTES: u64 = 2 << 20;
+const CHUNK_BYTES: u64 = 4 << 20;
 /// Callers that enqueue singly at once.
 pub(super) const CALLERS: u64 = 64;
 

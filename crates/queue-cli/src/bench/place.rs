@@ -38,7 +38,7 @@ impl Place {
             return Ok(Self { database, own: Own::File(dir) });
         }
         let mut server = Server::connect(named.url()).await?;
-        let name = format!("queue_bench_{:016x}", OsEntropy.next_u64());
+        let name = format!("queue_bench_{}_{:08x}", std::process::id(), OsEntropy.next_u64() >> 32);
         server.create(&name).await?;
         let database = Database::own(with_database(named.url(), &name));
         Ok(Self { database, own: Own::Database(name, Box::new(server)) })

@@ -23,6 +23,13 @@ impl Dispatcher {
         (self.config.concurrency / TRIPS_MAX).clamp(TRIP_MIN, self.batch_max)
     }
 
+    /// How many tasks one trip settles and claims, at most: where many end at once, several trips share them, so that the server
+    /// and this process work at the same time.
+    fn trip_max(&self) -> usize {
+        let env = |name: &str, usual: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(usual);
+        (self.config.concurrency + self.config.prefetch).div_ceil(env("QDIV", 4)).max(env("QMIN", 64)).min(self.batch_max)
+    }
+
     /// Whether a claim may leave at all.
     pub(super) fn may_claim(&self) -> bool {
         self.stopping.is_none() && self.session.is_some() && self.failing == 0 && (self.asks == 0 || self.backlog)
@@ -33,7 +40,7 @@ impl Dispatcher {
         let prefetch = if self.pace.is_brisk() { self.config.prefetch } else { 0 };
         let freed = self.pending.iter().take(settling).filter(|slot| self.frees(**slot)).count();
         let used = self.slots.len() + self.reserved.tasks - freed;
-        let room = (self.config.concurrency + prefetch).saturating_sub(used).min(self.batch_max);
+        let room = (self.config.concurrency + prefetch).saturating_sub(used).min(self.trip_max());
         if self.waiting_bytes + self.reserved.bytes >= WAITING_BYTES_MAX {
             return 0;
         }
@@ -127,7 +134,7 @@ impl Dispatcher {
     /// Sends trips, as far as they are worth it.
     pub(super) fn launch_trips(&mut self, now: Duration) {
         while self.trips < TRIPS_MAX {
-            let settling = self.pending.len().min(self.batch_max);
+            let settling = self.pending.len().min(self.trip_max());
             let threshold = self.threshold();
             let may_claim = self.may_claim();
             let worth = if self.trips == 0 {
@@ -155,7 +162,7 @@ impl Dispatcher {
     /// How many of the settlements that are pending one batch takes.
     fn batch_len(&self) -> usize {
         let (mut count, mut bytes) = (0, 0);
-        for slot in self.pending.iter().take(self.batch_max) {
+        for slot in self.pending.iter().take(self.trip_max()) {
             bytes += self.slots.get(*slot).and_then(|held| held.settlement.as_ref()).map_or(0, size);
             if count > 0 && bytes > self.batch_bytes_max {
                 break;
