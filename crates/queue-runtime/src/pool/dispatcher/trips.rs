@@ -27,7 +27,10 @@ impl Dispatcher {
     /// and this process work at the same time.
     fn trip_max(&self) -> usize {
         let env = |name: &str, usual: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(usual);
-        (self.config.concurrency + self.config.prefetch).div_ceil(env("QDIV", 4)).max(env("QMIN", 64)).min(self.batch_max)
+        (self.config.concurrency + self.config.prefetch)
+            .div_ceil(env("QDIV", 4))
+            .max(env("QMIN", 64))
+            .min(self.batch_max)
     }
 
     /// Whether a claim may leave at all.
