@@ -3,13 +3,14 @@
 mod support;
 
 use std::future::IntoFuture as _;
+use std::mem;
 use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use queue_core::{ErrorKind, NewTask, Payload, StoreLimits};
 use queue_runtime::{EnqueueError, Enqueued, OsEntropy, Queue, StoreError, TaskId, TaskSpec, TaskType, TokioClock};
-use support::{MockStore, created, store};
+use support::{MockStore, created, with_limits};
 
 /// How many tasks each call was given.
 type Sizes = Arc<Mutex<Vec<usize>>>;
@@ -18,7 +19,14 @@ type Sizes = Arc<Mutex<Vec<usize>>>;
 fn answering(
     answer: impl Fn(usize, &[NewTask]) -> Result<Vec<Enqueued>, StoreError> + Send + 'static,
 ) -> (Queue<MockStore>, Sizes) {
-    let (mut store, sizes) = (store(), Sizes::default());
+    answering_with(StoreLimits::DEFAULT, answer)
+}
+
+fn answering_with(
+    limits: StoreLimits,
+    answer: impl Fn(usize, &[NewTask]) -> Result<Vec<Enqueued>, StoreError> + Send + 'static,
+) -> (Queue<MockStore>, Sizes) {
+    let (mut store, sizes) = (with_limits(limits), Sizes::default());
     let seen = Arc::clone(&sizes);
     store.expect_enqueue().returning(move |batch: Arc<[NewTask]>| {
         let mut seen = seen.lock().unwrap();
@@ -47,10 +55,12 @@ async fn callers_that_meet_share_a_write() {
 
 #[tokio::test]
 async fn a_batch_is_no_larger_than_the_store_takes() {
-    let (queue, sizes) = answering(|_, batch| Ok(created(batch)));
-    let most = StoreLimits::DEFAULT.batch_max;
-    join_all((0..most + 1).map(|_| async { queue.enqueue_spec(spec("1")).await.unwrap() })).await;
-    assert_eq!(*sizes.lock().unwrap(), [most, 1]);
+    let tight = StoreLimits { batch_max: 10, batch_bytes_max: 30, ..StoreLimits::DEFAULT };
+    let (queue, sizes) = answering_with(tight, |_, batch| Ok(created(batch)));
+    let told = join_all((0..25).map(|_| async { queue.enqueue_spec(spec("1")).await.unwrap() })).await;
+    assert_eq!((told.len(), mem::take(&mut *sizes.lock().unwrap())), (25, vec![10, 10, 5]));
+    join_all((0..3).map(|_| async { queue.enqueue_spec(spec("\"some more bytes\"")).await.unwrap() })).await;
+    assert_eq!(*sizes.lock().unwrap(), [1, 1, 1], "two of them have more bytes than the store takes at once");
 }
 
 #[tokio::test]
