@@ -12,7 +12,7 @@ use crate::connection::Conn;
 use crate::inner::Inner;
 use crate::lanes::Lane;
 use crate::server::{Deletion, Flavor};
-use crate::sql::{RUN_MIN, list, maybe_time, opt_time, runs, time, value};
+use crate::sql::{RUN_MIN, list, maybe_time, opt_time, runs, time, value, within_run};
 
 /// The columns that [`TaskRow::read`] reads, of `queue_task t` joined to `queue_payload p`. The body is not among them.
 pub(crate) const COLUMNS: &str = "t.id, t.type_id, t.queue_id, t.priority_rank, t.status, t.reason, t.attempt, \
@@ -337,9 +337,7 @@ fn runs_of(keys: &[ReadyKey]) -> Option<String> {
     for keys in keys.chunk_by(|a, b| a.run_at == b.run_at) {
         let ids: Vec<_> = keys.iter().map(|key| key.task.get()).collect();
         let (run_at, runs) = (keys.first()?.run_at, runs(&ids));
-        conditions.extend(
-            runs.iter().map(|(first, last)| format!("run_at = {run_at} AND task_id BETWEEN {first} AND {last}")),
-        );
+        conditions.extend(runs.iter().map(|run| format!("run_at = {run_at} AND ({})", within_run("task_id", *run))));
     }
     (conditions.len() * RUN_MIN <= keys.len()).then(|| conditions.join(" OR "))
 }
