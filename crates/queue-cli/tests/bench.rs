@@ -42,7 +42,7 @@ fn left(room: &Room) -> Vec<String> {
 }
 
 fn bench(room: &Room, url: &str, rest: &[&str]) -> Ran {
-    room.run(&[&["--json", "bench", "--database-url", url, "--tasks", "60", "--watch", "200ms"], rest].concat())
+    room.run(&[&["--json", "bench", "--database-url", url, "--tasks", "20", "--watch", "200ms"], rest].concat())
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn on_a_server(variable: &str) {
         env::var(variable).unwrap_or_else(|_| panic!("{variable} names no server; `cargo xtask test` provides one"));
     let server = server.trim_end_matches('/');
     let room = Room::new();
-    let args = ["--json", "bench", "--database-url", server, "--tasks", "60", "--watch", "200ms", "--snapshot"];
+    let args = ["--json", "bench", "--database-url", server, "--tasks", "20", "--watch", "200ms", "--snapshot"];
     let figures = room.run(&args).ok().json();
     positive(&figures, ALWAYS);
     positive(&figures, SERVER);
