@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use queue_core::admission::{Admission, Candidate, Verdict};
 use queue_core::{ClaimRequest, FailureReason, QueueName, SessionId, TaskId, Timestamp};
 
-use super::take::{Judged, Taking};
+use super::take::Judged;
 use crate::connection::{Conn, Reply};
 use crate::error::Failure;
 use crate::inner::Inner;
@@ -376,7 +376,7 @@ impl<'a> Offer<'a> {
                 };
                 match verdict {
                     Verdict::Run => {
-                        judged.runs.push(Taking { key });
+                        judged.runs.push(key);
                         self.last_queue = Some(work.id);
                         if let Some((_, left)) = self.limited.iter_mut().find(|(limited, _)| *limited == type_id) {
                             *left = left.saturating_sub(1);

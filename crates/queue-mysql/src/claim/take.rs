@@ -15,17 +15,11 @@ use crate::members::encode;
 use crate::row::{COLUMNS, COLUMNS_LEN, Defect, Move, ReadyKey, TaskRow, delete_ready, lock_sql, moves, read_sql};
 use crate::sql::{guard, list, value, within};
 
-/// A row that may run.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Taking {
-    pub(super) key: ReadyKey,
-}
-
 /// What the core said of the rows that were looked at.
 #[derive(Debug, Default)]
 pub(super) struct Judged {
     /// To be taken, in the order of their start.
-    pub(super) runs: Vec<Taking>,
+    pub(super) runs: Vec<ReadyKey>,
     /// To be failed without a run.
     pub(super) ends: Vec<(TaskId, FailureReason)>,
 }
@@ -38,7 +32,7 @@ impl Judged {
 
     /// The members of the claim.
     pub(super) fn members(&self) -> impl Iterator<Item = TaskId> + '_ {
-        self.runs.iter().map(|run| run.key.task)
+        self.runs.iter().map(|key| key.task)
     }
 
     /// Writes it, in the open transaction.
@@ -64,7 +58,7 @@ impl Judged {
         if self.runs.is_empty() {
             return Ok(Vec::new());
         }
-        let mut keys: Vec<_> = self.runs.iter().map(|run| run.key).collect();
+        let mut keys = self.runs.clone();
         keys.sort_unstable_by_key(|key| key.task);
         let ids: Vec<_> = keys.iter().map(|key| key.task.get()).collect();
         let (claim, started) = (request.claim, now.as_micros());
@@ -110,7 +104,7 @@ impl Judged {
                 Err(defect) => return Err(self.leave(inner, &defect, now)),
             };
         }
-        Ok(self.runs.iter().filter_map(|run| tasks.remove(&run.key.task)).collect())
+        Ok(self.runs.iter().filter_map(|key| tasks.remove(&key.task)).collect())
     }
 
     /// A row that cannot be is left alone for a while, and the others are claimed without it.
@@ -180,8 +174,7 @@ impl Judged {
     }
 
     fn all_ids(&self) -> Vec<TaskId> {
-        let mut ids: Vec<_> =
-            self.runs.iter().map(|run| run.key.task).chain(self.ends.iter().map(|(id, _)| *id)).collect();
+        let mut ids: Vec<_> = self.runs.iter().map(|key| key.task).chain(self.ends.iter().map(|(id, _)| *id)).collect();
         ids.sort_unstable();
         ids
     }

@@ -16,6 +16,8 @@ use crate::pool::held::Stage;
 const TRIPS_MAX: usize = 4;
 /// Settlements that are worth a trip beside one that is under way already, at least.
 const TRIP_MIN: usize = 8;
+/// What a trip may take before others share with it: less is not worth a transaction more.
+const TRIP_FULL: usize = 128;
 
 impl Dispatcher {
     /// How much must have gathered for a trip beside one that is under way.
@@ -26,11 +28,7 @@ impl Dispatcher {
     /// How many tasks one trip settles and claims, at most: where many end at once, several trips share them, so that the server
     /// and this process work at the same time.
     fn trip_max(&self) -> usize {
-        let env = |name: &str, usual: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(usual);
-        (self.config.concurrency + self.config.prefetch)
-            .div_ceil(env("QDIV", 4))
-            .max(env("QMIN", 64))
-            .min(self.batch_max)
+        (self.config.concurrency + self.config.prefetch).div_ceil(TRIPS_MAX).max(TRIP_FULL).min(self.batch_max)
     }
 
     /// Whether a claim may leave at all.
