@@ -32,7 +32,7 @@ impl Operation for Claim {
     type Output = ClaimReply;
 
     async fn attempt(&mut self, inner: &Inner, conn: &mut Conn) -> Result<ClaimReply, Failure> {
-        let survey = Survey::take(conn, Some(self.request.session)).await?;
+        let survey = Survey::take(conn, &inner.lanes, Some(self.request.session)).await?;
         if !survey.alive {
             return Ok(ClaimReply::Fenced);
         }

@@ -52,7 +52,7 @@ impl SettleAndClaim {
         let leftovers = inner.held.leftovers(&pairs);
         let mut sql = completions.statements(inner.server.flavor, &leftovers);
         sql.push(alive_sql(inner.server.flavor, session));
-        sql.push(Survey::sql(Some(session)));
+        sql.push(Survey::sql(Some(session), &inner.lanes.bounds()));
         let mut replies = if completions.has_results() {
             conn.begin("DO 0").await?;
             completions.write_results(inner, conn).await?;

@@ -28,7 +28,10 @@ impl Dispatcher {
     /// How many tasks one trip settles and claims, at most: where many end at once, several trips share them, so that the server
     /// and this process work at the same time.
     fn trip_max(&self) -> usize {
-        (self.config.concurrency + self.config.prefetch).div_ceil(TRIPS_MAX).max(TRIP_FULL).min(self.batch_max)
+        (self.config.concurrency + self.config.prefetch)
+            .div_ceil(TRIPS_MAX)
+            .max(std::env::var("QMIN").ok().and_then(|v| v.parse().ok()).unwrap_or(TRIP_FULL))
+            .min(self.batch_max)
     }
 
     /// Whether a claim may leave at all.
@@ -73,10 +76,12 @@ impl Dispatcher {
             return None;
         }
         let left = WAITING_BYTES_MAX.saturating_sub(self.waiting_bytes + self.reserved.bytes);
+        let frees = self.pending.iter().take(settling).filter(|slot| self.frees(**slot)).count();
         Some(Ask {
             session,
             claim: ClaimId::from_random(self.config.entropy.next_u64()),
             tasks,
+            replaces: frees.min(tasks),
             bytes: left.min(WAITING_BYTES_MAX / TRIPS_MAX as u64),
             suspects: usize::from(self.takes_suspects()),
             per_type: self.rooms(settling),
@@ -95,7 +100,7 @@ impl Dispatcher {
 
     pub(super) fn reserve(&mut self, ask: &Ask) {
         self.asks += 1;
-        self.reserved.tasks += ask.tasks;
+        self.reserved.tasks += ask.tasks - ask.replaces;
         self.reserved.bytes += ask.bytes;
         self.reserved.suspects += ask.suspects;
         for (place, tasks) in &ask.per_type {
@@ -105,7 +110,7 @@ impl Dispatcher {
 
     pub(super) fn unreserve(&mut self, ask: &Ask) {
         self.asks -= 1;
-        self.reserved.tasks -= ask.tasks;
+        self.reserved.tasks -= ask.tasks - ask.replaces;
         self.reserved.bytes -= ask.bytes;
         self.reserved.suspects -= ask.suspects;
         for (place, tasks) in &ask.per_type {
