@@ -28,10 +28,7 @@ impl Dispatcher {
     /// How many tasks one trip settles and claims, at most: where many end at once, several trips share them, so that the server
     /// and this process work at the same time.
     fn trip_max(&self) -> usize {
-        (self.config.concurrency + self.config.prefetch)
-            .div_ceil(TRIPS_MAX)
-            .max(std::env::var("QMIN").ok().and_then(|v| v.parse().ok()).unwrap_or(TRIP_FULL))
-            .min(self.batch_max)
+        (self.config.concurrency + self.config.prefetch).div_ceil(TRIPS_MAX).max(TRIP_FULL).min(self.batch_max)
     }
 
     /// Whether a claim may leave at all.
