@@ -18,8 +18,8 @@ use queue_core::session::{Renewal, SessionRecord, SessionSpec, Signals};
 use queue_core::store::{Migrate, SchemaStatus};
 use queue_core::{
     AttemptRecord, Backoff, ClaimId, ClaimReply, ClaimRequest, Claimed, ClaimedTask, Enqueued, Fence, NewTask, Payload,
-    Priority, QueueName, Scope, SessionId, Settle, Settled, Status, StoreError, TaskAdmin, TaskId, TaskRecord,
-    TaskResult, TaskStore, TaskType, Timestamp,
+    Priority, QueueName, Scope, SessionId, Settle, Settled, Status, StoreError, StoreLimits, TaskAdmin, TaskId,
+    TaskRecord, TaskResult, TaskStore, TaskType, Timestamp,
 };
 use queue_runtime::{Ctx, Limits, Pool, Queue, Result as HandlerResult};
 use tokio::task::JoinSet;
@@ -39,6 +39,9 @@ fn unused<T>() -> Result<T, StoreError> {
 
 #[async_trait]
 impl TaskStore for AtOnce {
+    fn limits(&self) -> StoreLimits {
+        StoreLimits::DEFAULT
+    }
     async fn reserve_ids(&self, _: u32) -> Result<IdBlock, StoreError> {
         unused()
     }
