@@ -4,6 +4,7 @@
 //! Rust toolchain (servers, LLVM's coverage tools, linters) it fetches itself into the target directory, from
 //! the registries that this machine already uses, and says so where one cannot be had.
 
+mod bench;
 mod chaos;
 mod coverage;
 mod debian;
@@ -48,6 +49,8 @@ enum Command {
     Ci,
     /// Kill the primary of a replication group under load, again and again
     Failover(failover::FailoverArgs),
+    /// Run `queue bench` of this tree, or of a commit and this tree in turn
+    Bench(bench::BenchArgs),
     /// A real server for development that outlives the command
     Db {
         /// What to do
@@ -97,6 +100,7 @@ fn run(command: Command) -> Result<()> {
             test::run(&workspace, &test::TestArgs::default(), coverage::Report::Floors)
         }
         Command::Failover(args) => failover::run(&workspace, &args),
+        Command::Bench(args) => bench::run(&workspace, &args),
         Command::Db { action, engine } => server::dev::run(&workspace, action, engine),
         Command::Simulate { arguments } => {
             let mut simulate = workspace.cargo("run");

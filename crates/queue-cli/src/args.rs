@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use queue_runtime::{Priority, QueueName, Status, TaskId, TaskType, Timestamp};
 
+use crate::bench::Bench;
 use crate::exec::Assignment;
 use crate::{duration, time};
 
@@ -64,6 +65,8 @@ pub(crate) enum Command {
     Prune(Prune),
     /// See it work: thousands of tasks, two workers, one of them killed
     Demo(Demo),
+    /// Measure how fast it is on this database's server
+    Bench(Bench),
 }
 
 #[derive(Args, Debug)]

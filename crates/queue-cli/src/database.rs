@@ -90,7 +90,7 @@ impl Database {
     }
 
     /// The file, when it is SQLite.
-    fn file(&self) -> Option<&Path> {
+    pub(crate) fn file(&self) -> Option<&Path> {
         let path = self.url.strip_prefix("sqlite://").or_else(|| self.url.strip_prefix("sqlite:"))?;
         Some(Path::new(path.split('?').next().unwrap_or_default()))
     }
@@ -148,7 +148,7 @@ impl Database {
         Ok(queue)
     }
 
-    fn check_scheme(&self) -> Outcome {
+    pub(crate) fn check_scheme(&self) -> Outcome {
         let known = ["sqlite:", "mysql:", "mariadb:"];
         if known.iter().any(|scheme| self.url.starts_with(scheme)) {
             return Ok(());

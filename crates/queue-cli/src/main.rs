@@ -6,6 +6,7 @@
 
 mod args;
 mod batch;
+mod bench;
 mod commands;
 mod database;
 mod demo;
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     if let Some(code) = exec::guard::hidden(std::env::args_os()) {
         return code;
     }
-    if let Some(code) = demo::hidden(std::env::args_os()) {
+    if let Some(code) = demo::hidden(std::env::args_os()).or_else(|| bench::hidden(std::env::args_os())) {
         return code;
     }
     let cli = match usage::parse() {

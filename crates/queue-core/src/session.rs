@@ -44,6 +44,8 @@ pub struct Signals {
     pub paused: Vec<QueueName>,
     /// Whether an operator wants this pool to drain and stop.
     pub drain: bool,
+    /// Sessions that are not fenced, this one included; 0 when the store does not say. Pools that are many poll more rarely each.
+    pub live_sessions: u32,
 }
 
 /// A session as operators see it.

@@ -24,6 +24,10 @@ use crate::url::Target;
 /// Connections kept apart for renewing sessions, so that a lease never waits for a free one.
 const URGENT_CONNECTIONS: usize = 2;
 
+/// What is sent at once, in bytes: what fits into one TLS record. The driver sends each record by itself and leaves Nagle's
+/// algorithm on, so that a second one waits until the first is acknowledged, which the receiver puts off for 40 ms.
+pub(crate) const PACKET_BYTES: usize = 16_000;
+
 /// What a statement answered.
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
@@ -176,6 +180,42 @@ impl Conn {
         run_on(&mut self.raw, self.flavor.say(sql)).await
     }
 
+    /// As [`run`](Self::run), in as many packets as it takes.
+    pub(crate) async fn run_all(&mut self, statements: Vec<String>) -> Result<Vec<Reply>, sqlx::Error> {
+        let mut replies = Vec::new();
+        for packet in packets(statements) {
+            replies.extend(self.run(packet).await?);
+        }
+        Ok(replies)
+    }
+
+    /// As [`begin`](Self::begin), in as many packets as it takes.
+    pub(crate) async fn begin_all(&mut self, mut statements: Vec<String>) -> Result<Vec<Reply>, sqlx::Error> {
+        statements.insert(0, "START TRANSACTION".to_owned());
+        self.phase = Phase::Open;
+        let mut replies = self.run_all(statements).await?;
+        replies.remove(0);
+        Ok(replies)
+    }
+
+    /// As [`run_and_commit`](Self::run_and_commit), in as many packets as it takes.
+    pub(crate) async fn run_all_and_commit(&mut self, statements: Vec<String>) -> Result<Vec<Reply>, sqlx::Error> {
+        let mut packets = packets(statements);
+        let last = packets.pop().unwrap_or_default();
+        let mut replies = self.run_all(packets).await?;
+        replies.extend(self.run_and_commit(&last).await?);
+        Ok(replies)
+    }
+
+    /// Begins, runs and commits, in as few packets as it takes. One reply for each of the statements.
+    pub(crate) async fn transact(&mut self, mut statements: Vec<String>) -> Result<Vec<Reply>, sqlx::Error> {
+        statements.insert(0, "START TRANSACTION".to_owned());
+        self.phase = Phase::Open;
+        let mut replies = self.run_all_and_commit(statements).await?;
+        replies.remove(0);
+        Ok(replies)
+    }
+
     /// Begins a transaction and runs these statements in it, in one round trip. One reply for each of them.
     pub(crate) async fn begin(&mut self, sql: &str) -> Result<Vec<Reply>, sqlx::Error> {
         self.phase = Phase::Open;
@@ -241,6 +281,21 @@ impl Conn {
         }
         Ok(())
     }
+}
+
+/// Joins statements into packets that are not too large to be sent at once.
+fn packets(statements: Vec<String>) -> Vec<String> {
+    let mut packets: Vec<String> = Vec::new();
+    for statement in statements {
+        match packets.last_mut().filter(|packet| packet.len() + statement.len() + 2 <= PACKET_BYTES) {
+            Some(packet) => {
+                packet.push_str("; ");
+                packet.push_str(&statement);
+            }
+            None => packets.push(statement),
+        }
+    }
+    packets
 }
 
 /// Runs statements made of our own words and integers. One reply for each.

@@ -10,7 +10,7 @@ use queue_core::{Enqueued, NewTask, Nonce, StoreError, TaskId, Timestamp};
 use sqlx::mysql::MySqlArguments;
 use sqlx::{Arguments, MySqlConnection};
 
-use crate::connection::{Conn, Reply, bound_on, run_on};
+use crate::connection::{Conn, PACKET_BYTES, Reply, bound_on, run_on};
 use crate::error::{Class, Failure, classify};
 use crate::inner::{Inner, missing};
 use crate::names::Numbers;
@@ -18,6 +18,14 @@ use crate::operation::Operation;
 use crate::row::ready_row;
 use crate::sql::{CLOCK, chunk, list, opt_time, placeholders, time, value};
 
+/// What a payload's row takes in a packet beside the body, at most.
+const PAYLOAD_ROW_BYTES: usize = 72;
+/// A body of which few fit into a packet.
+const LARGE_BODY_BYTES: usize = 1_500;
+/// What is sent at once of large bodies.
+const LARGE_PACKET_BYTES: usize = 4 << 20;
+/// Tasks whose rows without a body fit into a packet.
+const PACKET_TASKS: usize = 200;
 /// Keys looked up by one statement.
 const KEYS_CHUNK: usize = 100;
 
@@ -81,7 +89,7 @@ impl Operation for Enqueue {
                 _ => error.into(),
             });
         }
-        conn.run_and_commit(&tables.insert_tasks(&plan.write, now)).await?;
+        conn.run_all_and_commit(tables.insert_tasks(&plan.write, now)).await?;
         Ok(plan.answers)
     }
 }
@@ -111,7 +119,9 @@ pub(crate) async fn enqueue_in(
         };
         match inserted {
             Ok(()) => {
-                run_on(conn, tables.insert_tasks(&plan.write, now)).await?;
+                for sql in tables.insert_tasks(&plan.write, now) {
+                    run_on(conn, sql).await?;
+                }
                 return Ok(plan.answers);
             }
             Err((error, after_keys)) if classify(&error) == Class::Duplicate => {
@@ -263,11 +273,17 @@ impl Tables<'_> {
         now: Timestamp,
     ) -> Result<(), sqlx::Error> {
         while !rows.is_empty() {
-            let (these, left) = rows.split_at(chunk(rows.len()));
+            let mut bytes = 0;
+            let fits = rows.iter().take_while(|row| {
+                let body = row.task.spec.payload.body().len();
+                bytes += body + PAYLOAD_ROW_BYTES;
+                // Large bodies do not fit whatever is done, and then few large packets are better than many.
+                bytes <= if body > LARGE_BODY_BYTES { LARGE_PACKET_BYTES } else { PACKET_BYTES }
+            });
+            let (these, left) = rows.split_at(chunk(fits.count().max(1)));
             rows = left;
             let mut arguments = MySqlArguments::default();
-            let bytes: usize = these.iter().map(|row| row.task.spec.payload.body().len() + 48).sum();
-            arguments.reserve(these.len() * 8, bytes);
+            arguments.reserve(these.len() * 8, bytes.min(LARGE_PACKET_BYTES));
             for row in these {
                 let spec = &row.task.spec;
                 let body = spec.payload.body();
@@ -322,8 +338,12 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// The rows that hold nothing but integers of ours.
-    fn insert_tasks(&self, rows: &[Numbered<'_>], now: Timestamp) -> String {
+    /// The rows that hold nothing but integers of ours, in statements that each fit into a packet.
+    fn insert_tasks(&self, rows: &[Numbered<'_>], now: Timestamp) -> Vec<String> {
+        rows.chunks(PACKET_TASKS).flat_map(|rows| self.insert_some(rows, now)).collect()
+    }
+
+    fn insert_some(&self, rows: &[Numbered<'_>], now: Timestamp) -> [String; 2] {
         let states: Vec<_> = rows.iter().map(|row| (row, row.task.state(now))).collect();
         let tasks = list(states.iter().map(|(Numbered { task, numbers }, state)| {
             format!(
@@ -345,11 +365,16 @@ impl Tables<'_> {
             ready_row(numbers.queue_id, rank, task.id, numbers.type_id, bytes, state)
         }));
         let prefix = self.prefix;
-        format!(
-            "INSERT INTO {prefix}queue_task (id, type_id, queue_id, priority_rank, status, attempt, max_attempts, losses, \
-             claims, run_at, deadline_at) VALUES {tasks}; INSERT INTO {prefix}queue_ready (queue_id, suspect, \
-             priority_rank, run_at, task_id, type_id, deadline_at, body_bytes, again) VALUES {ready}"
-        )
+        [
+            format!(
+                "INSERT INTO {prefix}queue_task (id, type_id, queue_id, priority_rank, status, attempt, max_attempts, \
+                 losses, claims, run_at, deadline_at) VALUES {tasks}"
+            ),
+            format!(
+                "INSERT INTO {prefix}queue_ready (queue_id, suspect, priority_rank, run_at, task_id, type_id, \
+                 deadline_at, body_bytes, again) VALUES {ready}"
+            ),
+        ]
     }
 }
 

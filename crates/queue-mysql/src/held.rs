@@ -7,18 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use queue_core::{ClaimId, SessionId, TaskId};
 
-/// What must be known of a task to write its end without reading its row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Member {
-    pub(crate) type_id: u32,
-    pub(crate) queue_id: u32,
-}
-
 /// A claim and its tasks.
 #[derive(Debug)]
 struct Holding {
     session: SessionId,
-    members: HashMap<TaskId, Member>,
+    members: HashSet<TaskId>,
 }
 
 #[derive(Debug, Default)]
@@ -45,16 +38,16 @@ pub(crate) struct Leftovers {
 
 impl Held {
     /// A claim was committed.
-    pub(crate) fn take(&self, claim: ClaimId, session: SessionId, members: impl IntoIterator<Item = (TaskId, Member)>) {
-        let members: HashMap<_, _> = members.into_iter().collect();
+    pub(crate) fn take(&self, claim: ClaimId, session: SessionId, members: impl IntoIterator<Item = TaskId>) {
+        let members: HashSet<_> = members.into_iter().collect();
         if !members.is_empty() {
             self.books().claims.insert(claim, Holding { session, members });
         }
     }
 
-    /// A task under this claim, if it is one of ours.
-    pub(crate) fn member(&self, claim: ClaimId, task: TaskId) -> Option<Member> {
-        self.books().claims.get(&claim)?.members.get(&task).copied()
+    /// Whether a task under this claim is one of ours.
+    pub(crate) fn holds(&self, claim: ClaimId, task: TaskId) -> bool {
+        self.books().claims.get(&claim).is_some_and(|holding| holding.members.contains(&task))
     }
 
     /// What a settle of these tasks may remove with it.
@@ -67,7 +60,7 @@ impl Held {
         let mut claims: Vec<_> = ended
             .iter()
             .filter(|(claim, tasks)| {
-                books.claims.get(claim).is_some_and(|holding| holding.members.keys().all(|task| tasks.contains(task)))
+                books.claims.get(claim).is_some_and(|holding| holding.members.iter().all(|task| tasks.contains(task)))
             })
             .map(|(claim, _)| *claim)
             .chain(books.emptied.iter().copied())
@@ -129,8 +122,6 @@ impl Held {
 mod tests {
     use super::*;
 
-    const MEMBER: Member = Member { type_id: 1, queue_id: 2 };
-
     fn ids() -> (ClaimId, SessionId, TaskId, TaskId) {
         (ClaimId::new(9).unwrap(), SessionId::new(8).unwrap(), TaskId::new(1).unwrap(), TaskId::new(2).unwrap())
     }
@@ -139,21 +130,21 @@ mod tests {
     fn a_claim_goes_with_its_last_member() {
         let (claim, session, one, two) = ids();
         let held = Held::default();
-        held.take(claim, session, [(one, MEMBER), (two, MEMBER)]);
-        assert_eq!(held.member(claim, one), Some(MEMBER));
+        held.take(claim, session, [one, two]);
+        assert!(held.holds(claim, one));
         assert_eq!(held.leftovers(&[(one, claim)]), Leftovers::default());
         held.release(&[(one, claim)], &Leftovers::default());
         let last = held.leftovers(&[(two, claim), (one, claim)]);
         assert_eq!(last.claims, [claim]);
         held.release(&[(two, claim)], &last);
-        assert_eq!((held.member(claim, two), held.emptied()), (None, vec![]));
+        assert_eq!((held.holds(claim, two), held.emptied()), (false, vec![]));
     }
 
     #[test]
     fn two_settles_at_once_leave_the_claim_to_a_later_one() {
         let (claim, session, one, two) = ids();
         let held = Held::default();
-        held.take(claim, session, [(one, MEMBER), (two, MEMBER)]);
+        held.take(claim, session, [one, two]);
         let (first, second) = (held.leftovers(&[(one, claim)]), held.leftovers(&[(two, claim)]));
         held.release(&[(one, claim)], &first);
         held.release(&[(two, claim)], &second);
@@ -167,7 +158,7 @@ mod tests {
     fn a_signal_goes_when_its_task_is_settled() {
         let (claim, session, one, _) = ids();
         let held = Held::default();
-        held.take(claim, session, [(one, MEMBER)]);
+        held.take(claim, session, [one]);
         held.signal(session, &[(one, claim)]);
         let left = held.leftovers(&[(one, claim)]);
         assert_eq!(left.signals, [(session, one, claim)]);

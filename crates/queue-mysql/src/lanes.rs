@@ -16,7 +16,7 @@ use sqlx::mysql::MySqlRow;
 use crate::connection::Conn;
 use crate::error::Failure;
 use crate::inner::missing;
-use crate::sql::{CLOCK, value};
+use crate::sql::{CLOCK, list, value};
 
 /// How often the head of a lane is looked at.
 const HEAD_EVERY: Duration = Duration::from_secs(1);
@@ -24,6 +24,8 @@ const HEAD_EVERY: Duration = Duration::from_secs(1);
 const YOUNG: Duration = Duration::from_millis(200);
 /// Marks kept, at most; beyond it all are forgotten, which costs time only.
 const MARKS_MAX: usize = 10_000;
+/// Lanes that a look does not look at from the head, at most: the statement must stay small.
+const BOUNDS_MAX: usize = 32;
 /// How long a row that could not be claimed is passed over.
 const AVOID_FOR: Duration = Duration::from_secs(5);
 const AVOIDED_MAX: usize = 10_000;
@@ -98,6 +100,34 @@ pub(crate) struct Seen {
     pub(crate) swept: Option<Option<Position>>,
 }
 
+/// Where a look at a lane may begin, for a second after its head was looked at: everything before was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bound {
+    lane: Lane,
+    passed_at: i64,
+    head_at: i64,
+}
+
+impl Bound {
+    /// When the first row of the lane from there on is due: one seek, however many rows before it were removed and not yet purged.
+    fn first_sql(self) -> String {
+        let Self { lane, passed_at, head_at } = self;
+        format!(
+            "SELECT {}, {}, (SELECT run_at FROM queue_ready FORCE INDEX (PRIMARY) WHERE {} AND run_at >= \
+             IF({CLOCK} - {head_at} >= {}, {}, LEAST({passed_at}, {CLOCK} - {})) \
+             ORDER BY queue_id, suspect, priority_rank, run_at LIMIT 1), NULL, 0 FROM queue_queue AS q \
+             WHERE q.id = {} AND q.paused_at IS NULL",
+            lane.queue_id,
+            lane.rank,
+            lane.condition(),
+            micros(HEAD_EVERY),
+            i64::MIN + 1,
+            micros(YOUNG),
+            lane.queue_id,
+        )
+    }
+}
+
 /// What this process remembers of lanes and queues.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
@@ -126,6 +156,16 @@ impl Lanes {
         let from = if passed.0 >= young { Origin::Due(young) } else { Origin::After(passed) };
         let due = now.as_micros().saturating_sub(mark.head_at) >= micros(HEAD_EVERY);
         Start { from, sweep: due.then(|| mark.swept.map_or(Origin::Head, Origin::After)) }
+    }
+
+    /// Where looks may begin: in ordinary lanes of which tasks of all types were taken.
+    pub(crate) fn bounds(&self) -> Vec<Bound> {
+        let marks = lock(&self.marks);
+        let taken = marks.iter().filter(|((lane, choice), _)| *choice == 0 && !lane.suspect);
+        let bounds = taken.filter_map(|((lane, _), mark)| {
+            Some(Bound { lane: *lane, passed_at: mark.passed?.0, head_at: mark.head_at })
+        });
+        bounds.take(BOUNDS_MAX).collect()
     }
 
     /// What a committed claim found out.
@@ -224,24 +264,38 @@ pub(crate) struct Survey {
 
 impl Survey {
     /// One statement: a seek for each lane that was ever used.
-    pub(crate) fn sql(session: Option<SessionId>) -> String {
+    pub(crate) fn sql(session: Option<SessionId>, bounds: &[Bound]) -> String {
         let alive = session.map_or("1".to_owned(), |session| {
             format!("(SELECT fenced_at IS NULL FROM queue_session WHERE id = {session})")
         });
-        format!(
+        let mut first = first_of_lane(0);
+        if !bounds.is_empty() {
+            let bounded = bounds.iter().map(|bound| format!("({},{})", bound.lane.queue_id, bound.lane.rank));
+            first = format!("IF((l.queue_id, l.priority_rank) IN ({}), NULL, {first})", list(bounded));
+        }
+        let mut sql = format!(
             "SELECT 0, 0, {CLOCK}, {alive}, (SELECT MAX(id) FROM queue_type) UNION ALL \
-             SELECT l.queue_id, l.priority_rank, {}, {}, 0 FROM queue_lane AS l \
+             SELECT l.queue_id, l.priority_rank, {first}, {}, 0 FROM queue_lane AS l \
              JOIN queue_queue AS q ON q.id = l.queue_id WHERE q.paused_at IS NULL",
-            first_of_lane(0),
             first_of_lane(1)
-        )
+        );
+        for bound in bounds {
+            sql.push_str(" UNION ALL ");
+            sql.push_str(&bound.first_sql());
+        }
+        sql
     }
 
-    pub(crate) async fn take(conn: &mut Conn, session: Option<SessionId>) -> Result<Self, Failure> {
-        let rows = conn.run(Self::sql(session)).await?.pop().unwrap_or_default().rows;
+    pub(crate) async fn take(conn: &mut Conn, lanes: &Lanes, session: Option<SessionId>) -> Result<Self, Failure> {
+        let rows = conn.run(Self::sql(session, &lanes.bounds())).await?.pop().unwrap_or_default().rows;
+        Self::read(&rows)
+    }
+
+    /// Reads the answer to [`sql`](Self::sql).
+    pub(crate) fn read(rows: &[MySqlRow]) -> Result<Self, Failure> {
         let mut survey = None;
         let mut lanes = Vec::new();
-        for row in &rows {
+        for row in rows {
             let queue_id: u32 = value(row, 0)?;
             if queue_id == 0 {
                 survey = Some(Self {
@@ -305,6 +359,20 @@ mod tests {
         assert_eq!(lanes.start(LANE, 0, at(12)).sweep, Some(Origin::After((100, 1))));
         lanes.saw([seen((500, 7), Some(Some((600, 1))))], at(12));
         assert_eq!(lanes.start(LANE, 0, at(13)).sweep, Some(Origin::Head));
+    }
+
+    #[test]
+    fn a_look_begins_where_everything_before_was_taken() {
+        let lanes = Lanes::default();
+        assert_eq!(lanes.bounds(), []);
+        lanes.saw([seen((500, 7), None)], at(10));
+        lanes.saw([Seen { choice: 9, ..seen((900, 7), None) }], at(10));
+        let suspects = Lane { suspect: true, ..LANE };
+        lanes.saw([Seen { lane: suspects, ..seen((500, 7), None) }], at(10));
+        assert_eq!(lanes.bounds(), [Bound { lane: LANE, passed_at: 500, head_at: 10 * SECOND }]);
+        let sql = Survey::sql(None, &lanes.bounds());
+        assert!(sql.contains("IF((l.queue_id, l.priority_rank) IN ((1,0)), NULL, "), "{sql}");
+        assert!(sql.contains("LEAST(500, "), "{sql}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::connection::Conn;
 use crate::inner::Inner;
 use crate::lanes::Lane;
 use crate::server::{Deletion, Flavor};
-use crate::sql::{list, maybe_time, opt_time, time, value};
+use crate::sql::{RUN_MIN, list, maybe_time, opt_time, runs, time, value, within_run};
 
 /// The columns that [`TaskRow::read`] reads, of `queue_task t` joined to `queue_payload p`. The body is not among them.
 pub(crate) const COLUMNS: &str = "t.id, t.type_id, t.queue_id, t.priority_rank, t.status, t.reason, t.attempt, \
@@ -165,11 +165,17 @@ pub(crate) struct Move {
     pub(crate) after: TaskState,
 }
 
+/// Tasks of which each statement that moves them fits into a packet.
+const PACKET_MOVES: usize = 125;
+/// Keys of which a statement that deletes by them fits into a packet.
+const PACKET_KEYS: usize = 400;
+
 /// The statements that move tasks whose rows are locked: the row itself, what waits and what has ended.
 pub(crate) fn moves(flavor: Flavor, moves: &[Move]) -> Vec<String> {
-    if moves.is_empty() {
-        return Vec::new();
-    }
+    moves.chunks(PACKET_MOVES).flat_map(|moves| moves_of(flavor, moves)).collect()
+}
+
+fn moves_of(flavor: Flavor, moves: &[Move]) -> Vec<String> {
     let tasks = list(moves.iter().map(|one| {
         let (row, state) = (&one.before, &one.after);
         format!(
@@ -236,7 +242,7 @@ pub(crate) fn moves(flavor: Flavor, moves: &[Move]) -> Vec<String> {
         )
     }));
     if !ended.is_empty() {
-        sql.push(format!("{INSERT_FINISHED}{ended}"));
+        sql.push(format!("{INSERT_FINISHED_COLUMNS} VALUES {ended}"));
     }
     sql
 }
@@ -244,9 +250,9 @@ pub(crate) fn moves(flavor: Flavor, moves: &[Move]) -> Vec<String> {
 /// Goes before rows made by [`ready_row`].
 pub(crate) const INSERT_READY: &str = "INSERT INTO queue_ready (queue_id, suspect, priority_rank, run_at, task_id, type_id, \
      deadline_at, body_bytes, again) VALUES ";
-/// Goes before rows of (status, end, task, type, queue, reason).
-pub(crate) const INSERT_FINISHED: &str =
-    "INSERT INTO queue_finished (status, completed_at, task_id, type_id, queue_id, reason) VALUES ";
+/// Goes before rows of (status, end, task, type, queue, reason), or before a SELECT of them.
+pub(crate) const INSERT_FINISHED_COLUMNS: &str =
+    "INSERT INTO queue_finished (status, completed_at, task_id, type_id, queue_id, reason)";
 
 /// A queued task as it waits.
 pub(crate) fn ready_row(
@@ -301,18 +307,39 @@ pub(crate) fn delete_ready(flavor: Flavor, keys: impl IntoIterator<Item = ReadyK
         let lane = Lane { queue_id: key.queue_id, suspect: key.suspect, rank: key.rank };
         lanes.entry(lane).or_default().push(key);
     }
-    let statement = |(lane, keys): (Lane, Vec<ReadyKey>)| {
-        let rows = list(keys.iter().map(|key| format!("({},{})", key.run_at, key.task)));
-        Deletion {
-            table: "queue_ready",
-            index: "PRIMARY",
-            fixed: &lane.condition(),
-            columns: &["run_at", "task_id"],
-            rows: &rows,
+    let mut sql = Vec::new();
+    for (lane, mut keys) in lanes {
+        keys.sort_unstable_by_key(|key| (key.run_at, key.task));
+        match runs_of(&keys).filter(|_| flavor == Flavor::MySql) {
+            Some(runs) => sql.push(format!(
+                "DELETE /*+ INDEX(queue_ready PRIMARY) */ FROM queue_ready WHERE {} AND ({runs})",
+                lane.condition()
+            )),
+            None => sql.extend(keys.chunks(PACKET_KEYS).map(|keys| {
+                let rows = list(keys.iter().map(|key| format!("({},{})", key.run_at, key.task)));
+                Deletion {
+                    table: "queue_ready",
+                    index: "PRIMARY",
+                    fixed: &lane.condition(),
+                    columns: &["run_at", "task_id"],
+                    rows: &rows,
+                }
+                .sql(flavor)
+            })),
         }
-        .sql(flavor)
-    };
-    lanes.into_iter().map(statement).collect()
+    }
+    sql
+}
+
+/// The condition that a row of a lane is one of these, which rise, by first and last of each run; `None` when they are not in runs.
+fn runs_of(keys: &[ReadyKey]) -> Option<String> {
+    let mut conditions = Vec::new();
+    for keys in keys.chunk_by(|a, b| a.run_at == b.run_at) {
+        let ids: Vec<_> = keys.iter().map(|key| key.task.get()).collect();
+        let (run_at, runs) = (keys.first()?.run_at, runs(&ids));
+        conditions.extend(runs.iter().map(|run| format!("run_at = {run_at} AND ({})", within_run("task_id", *run))));
+    }
+    (conditions.len() * RUN_MIN <= keys.len()).then(|| conditions.join(" OR "))
 }
 
 /// Removes rows of what has ended: (status, end, task).

@@ -78,7 +78,8 @@ async fn renew(
     let sql = format!(
         "SET @queue_now = {clock}; \
          UPDATE queue_session SET lease_until = {} WHERE id = {session} AND fenced_at IS NULL; \
-         SELECT @queue_now, drain FROM queue_session WHERE id = {session} AND fenced_at IS NULL; \
+         SELECT @queue_now, drain, (SELECT COUNT(*) FROM queue_session WHERE fenced_at IS NULL) FROM queue_session \
+         WHERE id = {session} AND fenced_at IS NULL; \
          SELECT g.task_id, g.claim_id, COALESCE(t.status = 1 AND t.claim_id = g.claim_id, 0) FROM queue_signal AS g \
          LEFT JOIN queue_task AS t ON t.id = g.task_id WHERE g.session_id = {session} ORDER BY g.task_id; \
          SELECT name FROM queue_queue WHERE paused_at IS NOT NULL ORDER BY name",
@@ -91,7 +92,12 @@ async fn renew(
         inner.held.forget(session);
         return Ok(Renewal::Fenced);
     };
-    let mut signals = Signals { now: time(row, 0)?, drain: value::<u8>(row, 1)? != 0, ..Signals::default() };
+    let mut signals = Signals {
+        now: time(row, 0)?,
+        drain: value::<u8>(row, 1)? != 0,
+        live_sessions: u32::try_from(value::<i64>(row, 2)?).unwrap_or_default(),
+        ..Signals::default()
+    };
     let mut over = Vec::new();
     for row in rows(3) {
         let ids = TaskId::new(value(row, 0)?).zip(ClaimId::new(value(row, 1)?));

@@ -17,12 +17,12 @@ use sqlx::mysql::MySqlArguments;
 use crate::connection::Conn;
 use crate::enqueue::add;
 use crate::error::{Class, Failure, classify};
-use crate::held::{Leftovers, Member};
+use crate::held::Leftovers;
 use crate::inner::{Inner, missing};
 use crate::operation::Operation;
-use crate::row::{INSERT_FINISHED, Move, TaskRow, lock_sql, moves, read_sql};
+use crate::row::{INSERT_FINISHED_COLUMNS, Move, TaskRow, lock_sql, moves, read_sql};
 use crate::server::{Deletion, Flavor};
-use crate::sql::{CLOCK, chunk, guard, list, placeholders, time, value};
+use crate::sql::{CLOCK, chunk, guard, list, placeholders, time, value, within};
 
 /// Writes how runs ended.
 pub(crate) struct SettleBatch {
@@ -113,57 +113,73 @@ impl SettleBatch {
 }
 
 /// Completions of tasks that this process claimed.
-struct Completions<'a> {
-    by_claim: BTreeMap<ClaimId, Vec<(TaskId, Member)>>,
+pub(crate) struct Completions<'a> {
+    by_claim: BTreeMap<ClaimId, Vec<TaskId>>,
     results: Vec<(TaskId, &'a TaskResult)>,
 }
 
 impl<'a> Completions<'a> {
     /// `None` when one of them is something else.
-    fn of(inner: &Inner, batch: &'a [Settle]) -> Option<Self> {
+    pub(crate) fn of(inner: &Inner, batch: &'a [Settle]) -> Option<Self> {
         let mut completions = Self { by_claim: BTreeMap::new(), results: Vec::new() };
         for settle in batch {
             let Settlement::Complete { result } = &settle.settlement else { return None };
-            let member = inner.held.member(settle.claim, settle.task).filter(|_| settle.claim == settle.leaves)?;
-            completions.by_claim.entry(settle.claim).or_default().push((settle.task, member));
+            if settle.claim != settle.leaves || !inner.held.holds(settle.claim, settle.task) {
+                return None;
+            }
+            completions.by_claim.entry(settle.claim).or_default().push(settle.task);
             if *result != TaskResult::None {
                 completions.results.push((settle.task, result));
             }
         }
         for members in completions.by_claim.values_mut() {
-            members.sort_unstable_by_key(|(task, _)| *task);
+            members.sort_unstable();
         }
         Some(completions)
     }
 
     async fn write(&self, inner: &Inner, conn: &mut Conn, leftovers: &Leftovers) -> Result<(), sqlx::Error> {
-        let (flavor, bytes_max) = (inner.server.flavor, inner.options.limits.result_bytes_max);
+        let sql = self.statements(inner.server.flavor, leftovers);
+        if self.results.is_empty() {
+            conn.transact(sql).await?;
+        } else {
+            conn.begin("DO 0").await?;
+            self.write_results(inner, conn).await?;
+            conn.run_all_and_commit(sql).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) const fn has_results(&self) -> bool {
+        !self.results.is_empty()
+    }
+
+    /// Writes what the runs came to, in the open transaction.
+    pub(crate) async fn write_results(&self, inner: &Inner, conn: &mut Conn) -> Result<(), sqlx::Error> {
+        insert_results(conn, &self.results, inner.options.limits.result_bytes_max).await
+    }
+
+    /// The statements of a transaction that writes all but the results. They fail when a row is not as expected.
+    pub(crate) fn statements(&self, flavor: Flavor, leftovers: &Leftovers) -> Vec<String> {
         let mut sql = vec![format!("SET @queue_now = {CLOCK}")];
         for (claim, members) in &self.by_claim {
+            let ids: Vec<_> = members.iter().map(|task| task.get()).collect();
             sql.push(format!(
-                "UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 2, completed_at = @queue_now WHERE id IN ({}) AND \
+                "UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 2, completed_at = @queue_now WHERE {} AND \
                  status = 1 AND claim_id = {claim}",
-                list(members.iter().map(|(task, _)| task))
+                within("id", &ids)
             ));
             sql.push(guard(members.len()));
         }
-        let finished = list(
-            self.by_claim
-                .values()
-                .flatten()
-                .map(|(task, member)| format!("(2,@queue_now,{task},{},{},NULL)", member.type_id, member.queue_id)),
-        );
-        sql.push(format!("{INSERT_FINISHED}{finished}"));
+        let mut ids: Vec<_> = self.by_claim.values().flatten().map(|task| task.get()).collect();
+        ids.sort_unstable();
+        sql.push(format!(
+            "{INSERT_FINISHED_COLUMNS} SELECT 2, @queue_now, id, type_id, queue_id, NULL FROM queue_task \
+             FORCE INDEX (PRIMARY) WHERE {}",
+            within("id", &ids)
+        ));
         sql.extend(removals(flavor, leftovers));
-        let sql = sql.join("; ");
-        if self.results.is_empty() {
-            conn.run_committing(format!("START TRANSACTION; {sql}; COMMIT")).await?;
-        } else {
-            conn.begin("DO 0").await?;
-            insert_results(conn, &self.results, bytes_max).await?;
-            conn.run_and_commit(&sql).await?;
-        }
-        Ok(())
+        sql
     }
 }
 
@@ -235,7 +251,7 @@ impl<'a> Ending<'a> {
             sql.push(Deletion { table, index: "PRIMARY", fixed: "", columns, rows: &keys }.sql(flavor));
         }
         sql.extend(removals(flavor, leftovers));
-        conn.run_and_commit(&sql.join("; ")).await?;
+        conn.run_all_and_commit(sql).await?;
         Ok(())
     }
 }

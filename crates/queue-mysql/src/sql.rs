@@ -51,9 +51,45 @@ pub(crate) fn placeholders(count: usize, width: usize) -> String {
     vec![group.as_str(); count].join(",")
 }
 
+/// The condition that a column is one of these ids, which rise. Where most of them follow on one another, as those of tasks that were
+/// enqueued together do, it names first and last: less to send, to read and to plan, and one walk instead of many seeks.
+pub(crate) fn within(column: &str, ids: &[u64]) -> String {
+    let runs = runs(ids);
+    if runs.len() * RUN_MIN > ids.len() {
+        return format!("{column} IN ({})", list(ids));
+    }
+    let runs: Vec<_> = runs.iter().map(|run| within_run(column, *run)).collect();
+    format!("({})", runs.join(" OR "))
+}
+
+/// The condition that a column is within a run of ids. The last one is named apart: a walk looks at one row more than it wants,
+/// and would wait for that row's lock; a seek by the whole key does not.
+pub(crate) fn within_run(column: &str, (first, last): (u64, u64)) -> String {
+    if first == last {
+        format!("{column} = {last}")
+    } else {
+        format!("{column} BETWEEN {first} AND {} OR {column} = {last}", last - 1)
+    }
+}
+
+/// The ids that a run has on the average, at least, to be worth naming it.
+pub(crate) const RUN_MIN: usize = 4;
+
+/// First and last of each run of ids that follow on one another.
+pub(crate) fn runs(ids: &[u64]) -> Vec<(u64, u64)> {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for id in ids {
+        match runs.last_mut().filter(|(_, last)| last.checked_add(1) == Some(*id)) {
+            Some((_, last)) => *last = *id,
+            None => runs.push((*id, *id)),
+        }
+    }
+    runs
+}
+
 /// How many rows the next prepared statement takes, out of few sizes, so that few statements are ever prepared.
 pub(crate) fn chunk(left: usize) -> usize {
-    const SIZES: &[usize] = &[1000, 500, 250, 128, 64, 32, 16];
+    const SIZES: &[usize] = &[1000, 500, 250, 170, 128, 100, 64, 32, 16];
     SIZES.iter().copied().find(|size| *size <= left).unwrap_or(left)
 }
 
@@ -85,6 +121,15 @@ mod tests {
     }
 
     #[test]
+    fn ids_that_follow_on_one_another_are_named_by_first_and_last() {
+        assert_eq!(runs(&[1, 2, 3, 7, 9, 10]), [(1, 3), (7, 7), (9, 10)]);
+        assert_eq!(runs(&[u64::MAX]), [(u64::MAX, u64::MAX)]);
+        assert_eq!(within("id", &[1, 2, 3, 4, 5, 6, 7, 9]), "(id BETWEEN 1 AND 6 OR id = 7 OR id = 9)");
+        assert_eq!(within("t.id", &[1, 2, 3, 5]), "t.id IN (1,2,3,5)");
+        assert_eq!(within("id", &[4]), "id IN (4)");
+    }
+
+    #[test]
     fn any_number_of_rows_is_made_of_few_sizes() {
         let mut sizes = std::collections::BTreeSet::new();
         for total in 1..=1000 {
@@ -94,6 +139,6 @@ mod tests {
                 left -= chunk(left);
             }
         }
-        assert!(sizes.len() <= 22, "{sizes:?}");
+        assert!(sizes.len() <= 24, "{sizes:?}");
     }
 }

@@ -9,7 +9,7 @@ use queue_core::ids::IdBlock;
 use queue_core::progress::ProgressUpdate;
 use queue_core::reap::{FencedSession, Lost, StoreTime, Swept};
 use queue_core::session::{Renewal, SessionSpec};
-use queue_core::store::SchemaStatus;
+use queue_core::store::{SchemaStatus, Trip};
 use queue_core::{
     ClaimId, ClaimReply, ClaimRequest, Enqueued, Migrate, NewTask, Scope, SessionId, Settle, Settled, StoreError,
     StoreLimits, TaskId, TaskResult, TaskStore, Transactional,
@@ -159,6 +159,20 @@ impl TaskStore for MySqlStore {
         self.perform(settle::SettleBatch { batch }).await
     }
 
+    async fn settle_and_claim(&self, batch: Arc<[Settle]>, request: ClaimRequest) -> Trip {
+        if !batch.is_empty() && batch.len() <= self.inner.options.limits.batch_max {
+            let claim = claim::Claim { request: request.clone() };
+            match self.perform(claim::SettleAndClaim { batch: Arc::clone(&batch), claim }).await {
+                Ok(Some((settled, reply))) => return Trip { settled: Ok(settled), claim: Ok(reply) },
+                Ok(None) => {}
+                Err(error) => return Trip { claim: Err(again(&error)), settled: Err(error) },
+            }
+        }
+        let settled = self.settle(batch).await;
+        let claim = self.claim(request).await;
+        Trip { settled, claim }
+    }
+
     async fn progress(&self, batch: Vec<ProgressUpdate>) -> Result<(), StoreError> {
         if batch.is_empty() {
             return Ok(());
@@ -184,6 +198,17 @@ impl TaskStore for MySqlStore {
 
     async fn is_busy(&self, scope: Scope) -> Result<bool, StoreError> {
         self.perform(busy::IsBusy { scope }).await
+    }
+}
+
+/// The error of a transaction, for the other half of it.
+fn again(error: &StoreError) -> StoreError {
+    let told = error.to_string();
+    match error {
+        StoreError::Unavailable { .. } => StoreError::unavailable(told),
+        StoreError::UnknownOutcome { .. } => StoreError::unknown_outcome(told),
+        StoreError::Denied { .. } => StoreError::denied(told),
+        _ => StoreError::other(told),
     }
 }
 

@@ -146,6 +146,6 @@ async fn expire(
         Some(Ended { id: one.before.id, task_type, reason: FailureReason::BudgetExceeded })
     });
     let ended = ended.collect();
-    conn.run_and_commit(&moves(inner.server.flavor, &moved).join("; ")).await?;
+    conn.run_all_and_commit(moves(inner.server.flavor, &moved)).await?;
     Ok(ended)
 }

@@ -326,6 +326,45 @@ async fn look_further_on(variable: &str) {
 }
 
 #[tokio::test]
+async fn claiming_and_settling_wait_for_no_neighbour() {
+    neighbours(MYSQL).await;
+}
+
+#[tokio::test]
+async fn claiming_and_settling_wait_for_no_neighbour_on_mariadb() {
+    neighbours(MARIADB).await;
+}
+
+/// Tasks enqueued together are named by first and last of their ids; the row after the last is somebody else's.
+async fn neighbours(variable: &str) {
+    let database = Database::fresh(variable).await;
+    let store = database.store();
+    let batch = new_tasks(store, 40).await;
+    let neighbour = batch[20].id;
+    store.enqueue(batch).await.unwrap();
+    let session = session(store).await;
+    let mut other = database.user().await;
+    other.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await.unwrap();
+    other.execute("BEGIN").await.unwrap();
+    for sql in [
+        format!("SELECT 1 FROM queue_ready WHERE task_id = {neighbour} FOR UPDATE"),
+        format!("SELECT 1 FROM queue_task WHERE id = {neighbour} FOR UPDATE"),
+    ] {
+        other.fetch_one(sqlx::AssertSqlSafe(sql)).await.unwrap();
+    }
+    let tasks = claim(store, session, 1, 20).await;
+    assert_eq!(tasks.len(), 20);
+    let batch: Arc<[Settle]> = tasks.iter().flat_map(|task| complete(task).to_vec()).collect();
+    let request =
+        ClaimRequest { session, claim: ClaimId::new(2).unwrap(), scope: Scope::of([TYPE]), capacity: Capacity::of(10) };
+    let trip = store.settle_and_claim(batch, request).await;
+    assert_eq!(trip.settled.unwrap(), vec![Settled::Applied; 20]);
+    assert!(matches!(trip.claim.unwrap(), ClaimReply::Claimed(claimed) if claimed.tasks.len() == 10));
+    assert_eq!(store.retries(), vec![], "nothing was waited for");
+    other.execute("ROLLBACK").await.unwrap();
+}
+
+#[tokio::test]
 async fn killed_connections_are_replaced() {
     let database = Database::fresh(MYSQL).await;
     let store = database.store();

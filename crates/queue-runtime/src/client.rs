@@ -13,6 +13,7 @@ use crate::clock::{OsEntropy, SystemClock};
 use crate::complete::Complete;
 use crate::ctx::Ctx;
 use crate::enqueue::{Enqueue, EnqueueAll};
+use crate::gather::Gatherer;
 use crate::ids::IdAllocator;
 use crate::task::{self, Task};
 
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) limits: StoreLimits,
     pub(crate) ids: Arc<IdAllocator>,
+    pub(crate) gatherer: Arc<Gatherer>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) observer: Arc<dyn Observer>,
@@ -57,6 +59,7 @@ impl<S: Store + 'static> Queue<S> {
             limits: store.limits(),
             store: Arc::<S>::clone(&store),
             ids: Arc::new(IdAllocator::new()),
+            gatherer: Arc::new(Gatherer::new()),
             clock,
             entropy,
             observer: Arc::new(Silent),
@@ -78,7 +81,10 @@ impl<S: ?Sized> Queue<S> {
     /// stand.
     #[must_use]
     pub fn with_observer(self, observer: impl Observer + 'static) -> Self {
-        let shared = Shared { observer: Arc::new(observer), is_observed: true, ..Shared::clone(&self.shared) };
+        // What the one queue gathers is not told to the other's observer.
+        let gatherer = Arc::new(Gatherer::new());
+        let shared =
+            Shared { observer: Arc::new(observer), is_observed: true, gatherer, ..Shared::clone(&self.shared) };
         Self { store: self.store, shared: Arc::new(shared) }
     }
 
@@ -110,6 +116,8 @@ impl<S: ?Sized> Queue<S> {
     ///
     /// When the store cannot be reached, or does not say whether it has written, the same write is repeated a bounded number
     /// of times, which takes a second or two; it is recognised, so that it makes no second task.
+    ///
+    /// Calls that meet share a write, so that many callers at once do not wait for as many commits; each is told of its own task.
     ///
     /// # Cancel safety
     ///

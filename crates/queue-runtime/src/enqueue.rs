@@ -12,6 +12,7 @@ use queue_core::{
 
 use crate::client::Queue;
 use crate::codec::EncodeError;
+use crate::gather;
 use crate::write;
 
 /// Why a task was not enqueued.
@@ -287,10 +288,7 @@ impl<'q, S: ?Sized> IntoFuture for Enqueue<'q, S> {
     fn into_future(self) -> Self::IntoFuture {
         let Self { queue, spec } = self;
         let shared = queue.shared();
-        Box::pin(async move {
-            let answers = write::alone(shared, vec![spec?]).await.map_err(|error| error.source)?;
-            write::single(answers)
-        })
+        Box::pin(async move { gather::enqueue(shared, spec?).await })
     }
 }
 

@@ -162,7 +162,7 @@ impl IdAllocator {
 }
 
 /// The same error once more, for another caller. The source is kept as text.
-fn retell(error: &StoreError) -> StoreError {
+pub(crate) fn retell(error: &StoreError) -> StoreError {
     let source = || -> Box<dyn std::error::Error + Send + Sync> {
         std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string).into()
     };

@@ -180,6 +180,7 @@ mod ctx;
 mod enqueue;
 mod erased;
 mod error;
+mod gather;
 mod handler;
 mod ids;
 mod limits;

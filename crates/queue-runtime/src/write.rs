@@ -30,7 +30,12 @@ pub(crate) async fn alone(shared: &Shared, specs: Vec<TaskSpec>) -> Result<Vec<E
 }
 
 async fn write_chunk(shared: &Shared, chunk: Vec<TaskSpec>) -> Result<Vec<Enqueued>, StoreError> {
-    let batch: Arc<[NewTask]> = number(shared, chunk).await?.into();
+    let numbered = number(shared, chunk).await?.into();
+    batch(shared, numbered).await
+}
+
+/// Writes a batch that the store takes as a whole.
+pub(crate) async fn batch(shared: &Shared, batch: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError> {
     let answers = repeat(shared, || shared.store.enqueue(Arc::clone(&batch))).await?;
     checked(shared, &batch, answers)
 }
@@ -93,7 +98,7 @@ fn bytes(spec: &TaskSpec) -> u64 {
 }
 
 /// Gives tasks their ids, and one nonce, which tells this batch from any other under the same ids.
-async fn number(shared: &Shared, specs: Vec<TaskSpec>) -> Result<Vec<NewTask>, StoreError> {
+pub(crate) async fn number(shared: &Shared, specs: Vec<TaskSpec>) -> Result<Vec<NewTask>, StoreError> {
     let reserve = |count| repeat(shared, move || shared.store.reserve_ids(count));
     let ids = shared.ids.take(specs.len(), reserve).await?;
     let nonce = Nonce::new((shared.entropy.next_u64() >> 32) as u32);

@@ -14,6 +14,7 @@ const OPEN: &str = "INSERT INTO queue_session (id, name, host, version, opened_a
 const RENEW: &str = "UPDATE queue_session SET lease_until = ?2 WHERE id = ?1 AND fenced_at IS NULL RETURNING drain";
 const FENCE: &str = "UPDATE queue_session SET fenced_at = ?2 WHERE id = ?1 AND fenced_at IS NULL";
 const IS_LIVE: &str = "SELECT 1 FROM queue_session WHERE id = ?1 AND fenced_at IS NULL";
+const COUNT_LIVE: &str = "SELECT COUNT(*) FROM queue_session WHERE fenced_at IS NULL";
 const PAUSED: &str = "SELECT name FROM queue_queue WHERE paused_at IS NOT NULL ORDER BY name";
 /// The claim of the signal must hold the task still: a signal to a run that is over is no signal.
 pub(crate) const CANCELS: &str = "SELECT s.task_id, s.claim_id FROM queue_signal AS s \
@@ -56,7 +57,8 @@ pub(crate) fn renew(work: &mut Work<'_>, session: SessionId, lease: Duration) ->
         let name = QueueName::parse(name).map_err(|error| StoreError::corrupt(None, error.to_string()).into());
         paused.extend(work.pass_over_corrupt(name)?);
     }
-    Ok(Renewal::Renewed(Signals { now: work.now, cancels, paused, drain }))
+    let live_sessions = work.first(COUNT_LIVE, [], |row| Ok(row.get(0)?))?.unwrap_or_default();
+    Ok(Renewal::Renewed(Signals { now: work.now, cancels, paused, drain, live_sessions }))
 }
 
 pub(crate) fn close(work: &mut Work<'_>, session: SessionId) -> Result<()> {

@@ -65,6 +65,7 @@ impl Kind {
             Self::Mysql => "TEST_MYSQL_RECIPE",
             Self::Mariadb => "TEST_MARIADB_RECIPE",
             Self::MariadbLts => "TEST_MARIADB_LTS_RECIPE",
+            Self::OceanBase => "TEST_OCEANBASE_RECIPE",
         }
     }
 

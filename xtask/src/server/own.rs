@@ -93,7 +93,7 @@ pub(crate) fn both(target: &Path) -> Result<Vec<OwnServer>> {
 
 /// What must stand before a server's command line so that its clock can be moved, and the file that moves it; or why not.
 fn faked(kind: Kind, servers: &Path, home: &Path) -> Result<(Vec<OsString>, PathBuf), String> {
-    let (suite, _) = kind.debian();
+    let (suite, _) = kind.debian().ok_or("no suite of Debian has this engine")?;
     let unpacked = Unpacked::fetch(suite, &servers.join(format!("libfaketime-{suite}")), &["libfaketime"])
         .map_err(|error| format!("libfaketime cannot be had: {error:#}"))?;
     let libraries = fs::read_dir(unpacked.path("usr/lib")).into_iter().flatten().flatten();

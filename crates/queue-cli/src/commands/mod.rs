@@ -8,6 +8,7 @@ mod task;
 mod work;
 
 use crate::args::{Cli, Command};
+use crate::bench;
 use crate::database::Database;
 use crate::demo;
 use crate::failure::Outcome;
@@ -25,6 +26,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Stats => stats::run(&database, &mut output).await?,
         Command::Prune(args) => prune::run(&database, &args, &mut output).await?,
         Command::Demo(args) => demo::run(&database, &args, &mut output).await?,
+        Command::Bench(args) => bench::run(&database, &args, &mut output).await?,
     }
     output.flush()
 }

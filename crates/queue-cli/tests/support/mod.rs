@@ -143,8 +143,12 @@ fn finish(child: Child) -> Ran {
 pub(crate) struct Worker(Option<Child>);
 
 impl Worker {
+    pub(crate) fn id(&self) -> u32 {
+        self.0.as_ref().unwrap().id()
+    }
+
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
-        let pid = i32::try_from(self.0.as_ref().unwrap().id()).unwrap();
+        let pid = i32::try_from(self.id()).unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
     }
 

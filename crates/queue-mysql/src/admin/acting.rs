@@ -63,9 +63,7 @@ impl Operation for Act {
         for row in running {
             plan.consider(row, self.action, now);
         }
-        for sql in plan.statements(inner.server.flavor, now) {
-            conn.run(sql).await?;
-        }
+        conn.run_all(plan.statements(inner.server.flavor, now)).await?;
         let answers: Vec<_> =
             self.ids.iter().map(|id| (*id, plan.acted.get(id).copied().unwrap_or(Acted::NotFound))).collect();
         let changed = answers.iter().filter(|(_, acted)| acted.is_change()).count();

@@ -66,7 +66,7 @@ impl Operation for Prune {
             "DELETE /*+ INDEX(queue_idempotency queue_idempotency_expiry) */ FROM queue_idempotency \
              WHERE expires_at <= {now} ORDER BY expires_at LIMIT {KEYS_MAX}"
         ));
-        conn.run_and_commit(&sql.join("; ")).await?;
+        conn.run_all_and_commit(sql).await?;
         Ok(old.len())
     }
 }

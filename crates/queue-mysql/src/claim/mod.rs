@@ -1,12 +1,15 @@
 //! Claiming: look without locks, lock what may be taken, let the core judge it, take it.
 //!
-//! Four round trips when there is work (look; lock; take and read; commit), one when there is none.
+//! Four round trips when there is work (look; lock; take and read; commit), one when there is none. Settlements of the common
+//! kind go with the first of them, in the same transaction.
 
 mod offer;
 mod resolve;
 mod take;
+mod trip;
 
 pub(crate) use resolve::ResolveClaim;
+pub(crate) use trip::SettleAndClaim;
 
 use queue_core::admission::Admission;
 use queue_core::{ClaimReply, ClaimRequest, Claimed, StoreError, Timestamp};
@@ -29,18 +32,28 @@ impl Operation for Claim {
     type Output = ClaimReply;
 
     async fn attempt(&mut self, inner: &Inner, conn: &mut Conn) -> Result<ClaimReply, Failure> {
-        let mut request = self.request.clone();
-        request.capacity.tasks = request.capacity.tasks.min(inner.options.limits.batch_max);
-        let survey = Survey::take(conn, Some(request.session)).await?;
+        let survey = Survey::take(conn, &inner.lanes, Some(self.request.session)).await?;
         if !survey.alive {
             return Ok(ClaimReply::Fenced);
         }
+        self.claim(inner, conn, &survey, false).await
+    }
+}
+
+impl Claim {
+    /// Claims what the survey saw; in the open transaction, or in one that it opens when there is something to claim.
+    async fn claim(&self, inner: &Inner, conn: &mut Conn, survey: &Survey, begun: bool) -> Result<ClaimReply, Failure> {
+        let mut request = self.request.clone();
+        request.capacity.tasks = request.capacity.tasks.min(inner.options.limits.batch_max);
         let unknown = survey.lanes.iter().any(|(lane, _)| inner.names.queue(lane.queue_id).is_none());
         if unknown || survey.type_id_max > inner.names.type_id_max() {
             inner.names.refresh(conn).await?;
         }
         let now = survey.now;
-        let mut offer = Offer::new(inner, &request, &survey);
+        let mut offer = Offer::new(inner, &request, survey);
+        if begun {
+            offer = offer.begun();
+        }
         let mut admission = Admission::new(&request, now);
         let mut judged = Judged::default();
         if !offer.work_off(inner, conn, &mut admission, &mut judged).await? {
@@ -49,6 +62,8 @@ impl Operation for Claim {
         }
         let (tasks, ended) = match judged.take(inner, conn, &request, now).await {
             Ok(taken) => taken,
+            // What else is in the transaction is not rolled back here.
+            Err(failure) if begun => return Err(failure),
             Err(failure) => return Err(self.explain(inner, conn, &judged, failure, now).await),
         };
         // Where nothing can be locked for sharing, the session's row is locked as late as can be: claims of one session would
@@ -73,9 +88,7 @@ impl Operation for Claim {
         inner.held.take(request.claim, request.session, judged.members());
         Ok(ClaimReply::Claimed(Claimed { now, tasks, ended, next_due }))
     }
-}
 
-impl Claim {
     /// What to make of an error while taking.
     async fn explain(
         &self,

@@ -4,14 +4,15 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use queue_core::admission::{Admission, Candidate, Verdict};
-use queue_core::{ClaimRequest, FailureReason, QueueName, TaskId, Timestamp};
+use queue_core::{ClaimRequest, FailureReason, QueueName, SessionId, TaskId, Timestamp};
 
-use super::take::{Judged, Taking};
-use crate::connection::Conn;
+use super::take::Judged;
+use crate::connection::{Conn, Reply};
 use crate::error::Failure;
 use crate::inner::Inner;
 use crate::lanes::{Lane, Origin, Position, Seen, Survey};
 use crate::row::ReadyKey;
+use crate::server::Flavor;
 use crate::sql::{list, maybe_time, value};
 
 /// Rows that one claim looks at, at most.
@@ -136,6 +137,12 @@ impl<'a> Offer<'a> {
             full: false,
             last_queue: None,
         }
+    }
+
+    /// The transaction is open already, and holds the session's row for sharing.
+    pub(super) const fn begun(mut self) -> Self {
+        self.begun = true;
+        self
     }
 
     /// The queue that was served last.
@@ -308,12 +315,9 @@ impl<'a> Offer<'a> {
             conn.run(sql.join("; ")).await?
         } else {
             self.begun = true;
-            let lock = if flavor.shares_locks() { " LOCK IN SHARE MODE" } else { "" };
-            let alive =
-                format!("SELECT fenced_at IS NULL FROM queue_session WHERE id = {}{lock}", self.request.session);
+            let alive = alive_sql(flavor, self.request.session);
             let mut replies = conn.begin(&format!("{alive}; {}", sql.join("; "))).await?;
-            let reply = replies.remove(0);
-            if reply.rows.first().map_or(Ok(0_i64), |row| value(row, 0))? != 1 {
+            if !is_alive(&replies.remove(0))? {
                 return Ok(false);
             }
             replies
@@ -379,7 +383,7 @@ impl<'a> Offer<'a> {
                 };
                 match verdict {
                     Verdict::Run => {
-                        judged.runs.push(Taking { key, type_id });
+                        judged.runs.push(key);
                         self.last_queue = Some(work.id);
                         if let Some((_, left)) = self.limited.iter_mut().find(|(limited, _)| *limited == type_id) {
                             *left = left.saturating_sub(1);
@@ -484,6 +488,17 @@ impl<'a> Offer<'a> {
         })
         .collect()
     }
+}
+
+/// Locks a session's row for sharing: it cannot be fenced before the claim is committed.
+pub(super) fn alive_sql(flavor: Flavor, session: SessionId) -> String {
+    let lock = if flavor.shares_locks() { " LOCK IN SHARE MODE" } else { "" };
+    format!("SELECT fenced_at IS NULL FROM queue_session WHERE id = {session}{lock}")
+}
+
+/// What [`alive_sql`] answered; `false` when the session is fenced or gone.
+pub(super) fn is_alive(reply: &Reply) -> Result<bool, sqlx::Error> {
+    Ok(reply.rows.first().map_or(Ok(0_i64), |row| value(row, 0))? == 1)
 }
 
 /// The number of a choice of types; 0 is all of them.

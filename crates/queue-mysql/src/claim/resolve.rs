@@ -7,7 +7,6 @@ use queue_core::{ClaimId, Claimed, Payload, SessionId};
 use super::take::claimed;
 use crate::connection::Conn;
 use crate::error::{Class, Failure, classify};
-use crate::held::Member;
 use crate::inner::{Inner, missing};
 use crate::members::decode;
 use crate::operation::Operation;
@@ -64,7 +63,7 @@ impl Operation for ResolveClaim {
             let Some(content_type) = content_type else { continue };
             let payload = Payload::new(content_type, value::<Vec<u8>>(row, COLUMNS_LEN + 1)?);
             if let Ok(claimed) = claimed(inner, &task, payload) {
-                held.push((task.id, Member { type_id: task.type_id, queue_id: task.queue_id }));
+                held.push(task.id);
                 tasks.push(claimed);
             }
         }

@@ -10,24 +10,16 @@ use queue_core::{
 
 use crate::connection::Conn;
 use crate::error::Failure;
-use crate::held::Member;
 use crate::inner::Inner;
 use crate::members::encode;
 use crate::row::{COLUMNS, COLUMNS_LEN, Defect, Move, ReadyKey, TaskRow, delete_ready, lock_sql, moves, read_sql};
-use crate::sql::{guard, list, value};
-
-/// A row that may run.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Taking {
-    pub(super) key: ReadyKey,
-    pub(super) type_id: u32,
-}
+use crate::sql::{guard, list, value, within};
 
 /// What the core said of the rows that were looked at.
 #[derive(Debug, Default)]
 pub(super) struct Judged {
     /// To be taken, in the order of their start.
-    pub(super) runs: Vec<Taking>,
+    pub(super) runs: Vec<ReadyKey>,
     /// To be failed without a run.
     pub(super) ends: Vec<(TaskId, FailureReason)>,
 }
@@ -39,8 +31,8 @@ impl Judged {
     }
 
     /// The members of the claim.
-    pub(super) fn members(&self) -> impl Iterator<Item = (TaskId, Member)> + '_ {
-        self.runs.iter().map(|run| (run.key.task, Member { type_id: run.type_id, queue_id: run.key.queue_id }))
+    pub(super) fn members(&self) -> impl Iterator<Item = TaskId> + '_ {
+        self.runs.iter().map(|key| key.task)
     }
 
     /// Writes it, in the open transaction.
@@ -66,23 +58,30 @@ impl Judged {
         if self.runs.is_empty() {
             return Ok(Vec::new());
         }
-        let mut keys: Vec<_> = self.runs.iter().map(|run| run.key).collect();
+        let mut keys = self.runs.clone();
         keys.sort_unstable_by_key(|key| key.task);
-        let ids = list(keys.iter().map(|key| key.task));
-        let (claim, count, started) = (request.claim, keys.len(), now.as_micros());
+        let ids: Vec<_> = keys.iter().map(|key| key.task.get()).collect();
+        let (claim, started) = (request.claim, now.as_micros());
+        let mut sql = delete_ready(inner.server.flavor, keys.iter().copied());
+        sql.push(format!(
+            "UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = LEAST(attempt, 65534) + 1, \
+             claims = LEAST(claims, 4294967294) + 1, claim_id = {claim}, started_at = {started}, progress = NULL, \
+             progress_message = NULL WHERE {} AND status = 0",
+            within("id", &ids)
+        ));
         // The count of rows changed must be the count of rows taken.
-        let guard = guard(count);
-        let sql = format!(
-            "{}; UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = LEAST(attempt, 65534) + 1, claims = LEAST(claims, 4294967294) + 1, \
-             claim_id = {claim}, started_at = {started}, progress = NULL, progress_message = NULL WHERE id IN ({ids}) AND \
-             status = 0; {guard}; INSERT INTO queue_claim (id, session_id, created_at, members) VALUES ({claim}, {}, \
-             {started}, {}); SELECT {COLUMNS}, p.content_type, p.body FROM queue_task AS t FORCE INDEX (PRIMARY) \
-             LEFT JOIN queue_payload AS p ON p.task_id = t.id WHERE t.id IN ({ids})",
-            delete_ready(inner.server.flavor, keys.iter().copied()).join("; "),
+        sql.push(guard(keys.len()));
+        sql.push(format!(
+            "INSERT INTO queue_claim (id, session_id, created_at, members) VALUES ({claim}, {}, {started}, {})",
             request.session,
-            encode(keys.iter().map(|key| key.task)),
-        );
-        let rows = conn.run(sql).await?.pop().unwrap_or_default().rows;
+            encode(keys.iter().map(|key| key.task))
+        ));
+        sql.push(format!(
+            "SELECT {COLUMNS}, p.content_type, p.body FROM queue_task AS t FORCE INDEX (PRIMARY) \
+             LEFT JOIN queue_payload AS p ON p.task_id = t.id WHERE {}",
+            within("t.id", &ids)
+        ));
+        let rows = conn.run_all(sql).await?.pop().unwrap_or_default().rows;
         let mut tasks: HashMap<TaskId, ClaimedTask> = HashMap::with_capacity(rows.len());
         let mut is_refreshed = false;
         // All of those that cannot be are found in one try, so that many of them do not use up the tries.
@@ -116,7 +115,7 @@ impl Judged {
         if let Some(failure) = left {
             return Err(failure);
         }
-        Ok(self.runs.iter().filter_map(|run| tasks.remove(&run.key.task)).collect())
+        Ok(self.runs.iter().filter_map(|key| tasks.remove(&key.task)).collect())
     }
 
     /// A row that cannot be is left alone for a while, and the others are claimed without it.
@@ -153,7 +152,7 @@ impl Judged {
             ended.push(Ended { id: before.id, task_type, reason });
             moved.push(Move { before, after });
         }
-        conn.run(moves(inner.server.flavor, &moved).join("; ")).await?;
+        conn.run_all(moves(inner.server.flavor, &moved)).await?;
         Ok(ended)
     }
 
@@ -186,8 +185,7 @@ impl Judged {
     }
 
     fn all_ids(&self) -> Vec<TaskId> {
-        let mut ids: Vec<_> =
-            self.runs.iter().map(|run| run.key.task).chain(self.ends.iter().map(|(id, _)| *id)).collect();
+        let mut ids: Vec<_> = self.runs.iter().map(|key| key.task).chain(self.ends.iter().map(|(id, _)| *id)).collect();
         ids.sort_unstable();
         ids
     }

@@ -66,6 +66,8 @@ pub(crate) struct News {
     pub(crate) reckoning: Option<Reckoning>,
     /// Whether an operator wants the pool to drain and stop.
     pub(crate) drain: bool,
+    /// Sessions that are alive, as the heartbeat heard it last; 0 when it does not know.
+    pub(crate) live_sessions: u32,
 }
 
 #[derive(Debug, Default)]
@@ -84,9 +86,10 @@ pub(crate) struct Board {
 
 impl Board {
     /// A session was opened.
-    pub(crate) fn open(&self, session: SessionId, reckoning: Reckoning) {
+    pub(crate) fn open(&self, session: SessionId, live_sessions: u32, reckoning: Reckoning) {
         let mut state = self.lock();
         state.news.session = Some(session);
+        state.news.live_sessions = live_sessions;
         state.news.reckoning = Some(reckoning);
         drop(state);
         self.changed.notify_one();
@@ -110,6 +113,7 @@ impl Board {
         let tokens = if signals.cancels.is_empty() { Vec::new() } else { stop(&mut state, Stops::CANCELLED, wanted) };
         state.news.reckoning = Some(reckoning);
         state.news.drain |= signals.drain;
+        state.news.live_sessions = signals.live_sessions;
         // Told again with each renewal until settled, so that what is lost on the way comes again.
         state.news.cancels = signals.cancels;
         drop(state);
@@ -126,6 +130,7 @@ impl Board {
             cancels: std::mem::take(&mut news.cancels),
             reckoning: news.reckoning.take(),
             drain: news.drain,
+            live_sessions: news.live_sessions,
         }
     }
 

@@ -216,7 +216,8 @@ impl<S: Send + Sync + 'static> Pool<S> {
     }
 
     /// How long to wait after a poll that found nothing: `min` at first, doubling up to `max`; 10 ms and 50 ms unless told
-    /// otherwise. The next due time and wake-ups cut it short.
+    /// otherwise. Where more than four sessions are alive, `max` grows with their number, so that many idle pools together ask
+    /// no more of the store than four do. The next due time and wake-ups cut it short.
     pub fn poll(mut self, min: Duration, max: Duration) -> Self {
         self.poll = (min, max);
         self

@@ -94,6 +94,8 @@ pub(crate) struct Ask {
     session: SessionId,
     claim: ClaimId,
     tasks: usize,
+    /// How many of them are in place of what its own trip settles, and so of slots that are still held until that is back.
+    replaces: usize,
     bytes: u64,
     suspects: usize,
     /// By the places of handlers with a limit of their own.

@@ -197,7 +197,7 @@ impl Heartbeat {
         match call::bounded(&*config.clock, limit, config.store.open_session(spec)).await? {
             Renewal::Renewed(signals) => {
                 tracing::debug!(session = session.get(), "a session was opened");
-                self.board.open(session, Reckoning::new(signals.now, config.clock.monotonic()));
+                self.board.open(session, signals.live_sessions, Reckoning::new(signals.now, config.clock.monotonic()));
                 Ok(Some(Alive { session, since }))
             }
             Renewal::Fenced => Ok(None),

@@ -11,15 +11,21 @@ const TROUBLE_MAX: Duration = Duration::from_secs(5);
 /// Handlers that take longer than this are not worth a prefetch: what waits for them is better left to others.
 const BRISK_MAX: Duration = Duration::from_millis(100);
 
+/// Sessions that may poll as often as they like; where more are alive, each polls more rarely, so that together they ask no more of
+/// the store than so many.
+const SHARERS: u32 = 4;
+
 /// The wait between polls that find nothing: it doubles from the least to the most.
 #[derive(Debug)]
 pub(crate) struct Poll {
     wait: Duration,
+    /// Sessions that are alive, and as many as may poll freely at least.
+    sharers: u32,
 }
 
 impl Poll {
     pub(crate) fn new(config: &Config) -> Self {
-        Self { wait: config.poll_min }
+        Self { wait: config.poll_min, sharers: SHARERS }
     }
 
     /// Something was found, or is said to be there.
@@ -27,12 +33,22 @@ impl Poll {
         self.wait = config.poll_min;
     }
 
+    /// So many sessions are alive.
+    pub(crate) fn share(&mut self, live_sessions: u32) {
+        self.sharers = live_sessions.max(SHARERS);
+    }
+
     /// The wait after another poll in vain.
     pub(crate) fn next(&mut self, config: &Config) -> Duration {
         let wait = self.wait;
-        self.wait = wait.saturating_mul(2).min(config.poll_max);
+        self.wait = wait.saturating_mul(2).min(longest(config.poll_max, self.sharers));
         config.jittered(wait)
     }
+}
+
+/// The longest wait between polls where so many sessions share.
+fn longest(poll_max: Duration, sharers: u32) -> Duration {
+    poll_max.saturating_mul(sharers) / SHARERS
 }
 
 /// The wait after failures of the store.
@@ -94,6 +110,12 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_pools_poll_more_rarely_each() {
+        let most = Duration::from_millis(50);
+        assert_eq!([4, 8, 50].map(|sessions| longest(most, sessions).as_millis()), [50, 100, 625]);
+    }
 
     #[test]
     fn a_prefetch_is_for_handlers_known_to_be_fast() {

@@ -95,6 +95,7 @@ macro_rules! __conformance_cases {
             }
             sessions {
                 a_session_is_listed_as_it_was_opened
+                live_sessions_are_counted
                 long_names_are_cut
                 opening_again_renews
                 a_renewal_runs_from_now

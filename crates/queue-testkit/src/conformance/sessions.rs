@@ -31,6 +31,14 @@ pub async fn a_session_is_listed_as_it_was_opened(store: Subject) {
     assert_eq!((record.fenced_at, record.running), (None, 0));
 }
 
+/// A renewal tells how many sessions are not fenced, itself included.
+pub async fn live_sessions_are_counted(store: Subject) {
+    let (first, second) = (store.session().await, store.session().await);
+    assert_eq!(store.signals(first).await.live_sessions, 2);
+    store.close_session(second).await.unwrap();
+    assert_eq!(store.signals(first).await.live_sessions, 1);
+}
+
 /// "At most 64 bytes are kept" of name and host, 32 of the version; they are cut between characters.
 pub async fn long_names_are_cut(store: Subject) {
     let id = store.session_id();

@@ -39,7 +39,9 @@ impl Database {
             (self.claims.get(&claim)?.session == id).then_some((task, claim))
         });
         let paused = self.queues.iter().filter(|(_, pause)| pause.is_some()).map(|(queue, _)| queue.clone());
-        Renewal::Renewed(Signals { now, cancels: cancels.collect(), paused: paused.collect(), drain })
+        let live = self.sessions.values().filter(|session| session.fenced_at.is_none()).count();
+        let live_sessions = u32::try_from(live).unwrap_or(u32::MAX);
+        Renewal::Renewed(Signals { now, cancels: cancels.collect(), paused: paused.collect(), drain, live_sessions })
     }
 
     pub(super) fn close_session(&mut self, id: SessionId, now: Timestamp) {

@@ -25,7 +25,11 @@ impl Dispatcher {
         if let Some((batch, answer)) = settled {
             self.settle_answered(batch, answer, now);
         }
-        if let Some((ask, answer)) = claimed {
+        if let Some((mut ask, answer)) = claimed {
+            // Its settlements are back, one way or the other: what it replaces is not held any more, or is held for longer.
+            self.unreserve(&ask);
+            ask.replaces = 0;
+            self.reserve(&ask);
             if answer.is_ok() {
                 self.config.observe(&Observation::ClaimReturned(took));
             }
@@ -218,6 +222,7 @@ impl Dispatcher {
         if let Some(reckoning) = news.reckoning {
             self.reckoning = reckoning;
         }
+        self.poll.share(news.live_sessions);
         for (session, _) in &news.ended {
             self.release_waiting(|held| held.session == *session, now);
         }

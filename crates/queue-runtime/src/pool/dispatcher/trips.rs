@@ -16,11 +16,19 @@ use crate::pool::held::Stage;
 const TRIPS_MAX: usize = 4;
 /// Settlements that are worth a trip beside one that is under way already, at least.
 const TRIP_MIN: usize = 8;
+/// What a trip may take before others share with it: less is not worth a transaction more.
+const TRIP_FULL: usize = 128;
 
 impl Dispatcher {
     /// How much must have gathered for a trip beside one that is under way.
     fn threshold(&self) -> usize {
         (self.config.concurrency / TRIPS_MAX).clamp(TRIP_MIN, self.batch_max)
+    }
+
+    /// How many tasks one trip settles and claims, at most: where many end at once, several trips share them, so that the server
+    /// and this process work at the same time.
+    fn trip_max(&self) -> usize {
+        (self.config.concurrency + self.config.prefetch).div_ceil(TRIPS_MAX).max(TRIP_FULL).min(self.batch_max)
     }
 
     /// Whether a claim may leave at all.
@@ -33,7 +41,7 @@ impl Dispatcher {
         let prefetch = if self.pace.is_brisk() { self.config.prefetch } else { 0 };
         let freed = self.pending.iter().take(settling).filter(|slot| self.frees(**slot)).count();
         let used = self.slots.len() + self.reserved.tasks - freed;
-        let room = (self.config.concurrency + prefetch).saturating_sub(used).min(self.batch_max);
+        let room = (self.config.concurrency + prefetch).saturating_sub(used).min(self.trip_max());
         if self.waiting_bytes + self.reserved.bytes >= WAITING_BYTES_MAX {
             return 0;
         }
@@ -65,10 +73,12 @@ impl Dispatcher {
             return None;
         }
         let left = WAITING_BYTES_MAX.saturating_sub(self.waiting_bytes + self.reserved.bytes);
+        let frees = self.pending.iter().take(settling).filter(|slot| self.frees(**slot)).count();
         Some(Ask {
             session,
             claim: ClaimId::from_random(self.config.entropy.next_u64()),
             tasks,
+            replaces: frees.min(tasks),
             bytes: left.min(WAITING_BYTES_MAX / TRIPS_MAX as u64),
             suspects: usize::from(self.takes_suspects()),
             per_type: self.rooms(settling),
@@ -87,7 +97,7 @@ impl Dispatcher {
 
     pub(super) fn reserve(&mut self, ask: &Ask) {
         self.asks += 1;
-        self.reserved.tasks += ask.tasks;
+        self.reserved.tasks += ask.tasks - ask.replaces;
         self.reserved.bytes += ask.bytes;
         self.reserved.suspects += ask.suspects;
         for (place, tasks) in &ask.per_type {
@@ -97,7 +107,7 @@ impl Dispatcher {
 
     pub(super) fn unreserve(&mut self, ask: &Ask) {
         self.asks -= 1;
-        self.reserved.tasks -= ask.tasks;
+        self.reserved.tasks -= ask.tasks - ask.replaces;
         self.reserved.bytes -= ask.bytes;
         self.reserved.suspects -= ask.suspects;
         for (place, tasks) in &ask.per_type {
@@ -127,7 +137,7 @@ impl Dispatcher {
     /// Sends trips, as far as they are worth it.
     pub(super) fn launch_trips(&mut self, now: Duration) {
         while self.trips < TRIPS_MAX {
-            let settling = self.pending.len().min(self.batch_max);
+            let settling = self.pending.len().min(self.trip_max());
             let threshold = self.threshold();
             let may_claim = self.may_claim();
             let worth = if self.trips == 0 {
@@ -155,7 +165,7 @@ impl Dispatcher {
     /// How many of the settlements that are pending one batch takes.
     fn batch_len(&self) -> usize {
         let (mut count, mut bytes) = (0, 0);
-        for slot in self.pending.iter().take(self.batch_max) {
+        for slot in self.pending.iter().take(self.trip_max()) {
             bytes += self.slots.get(*slot).and_then(|held| held.settlement.as_ref()).map_or(0, size);
             if count > 0 && bytes > self.batch_bytes_max {
                 break;

@@ -1,0 +1,268 @@
+//! `queue bench`: how fast this machine's database is under the queue, measured through the client and the pool that users
+//! run, in a database of its own.
+
+mod draining;
+mod enqueueing;
+mod latency;
+mod memory;
+mod options;
+mod place;
+mod report;
+mod server;
+mod worker;
+mod workload;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use queue_runtime::Queue;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{interval, sleep};
+
+pub(crate) use self::options::Bench;
+use self::options::Part;
+use self::place::Place;
+use self::report::Figures;
+use self::workload::{STOP, Workload, failed, pool, queue as named};
+use crate::database::Database;
+use crate::failure::{Failure, Outcome};
+use crate::output::{Output, grouped};
+use crate::progress::Spinner;
+
+/// How often the line on the terminal is renewed.
+const SHOW: Duration = Duration::from_millis(100);
+/// How long a pool is left alone before it counts as idle.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Seconds that each measurement of single enqueues takes, about.
+const SINGLES: f64 = 2.0;
+/// A caller alone is tried with so many tasks first.
+const ALONE: u64 = 100;
+
+/// Runs the hidden command that the arguments name, if they do.
+pub(crate) fn hidden(args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    worker::hidden(args)
+}
+
+pub(crate) async fn run(named: &Database, options: &Bench, output: &mut Output) -> Outcome {
+    if options.snapshot && named.is_file() {
+        return Err(Failure::usage("--snapshot is for servers; an SQLite file has one writer and no such snapshot"));
+    }
+    let told = |error| failed("cannot listen to signals", error);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(told)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(told)?;
+    let mut place = Place::make(named).await?;
+    let measured = tokio::select! {
+        biased;
+        _ = interrupt.recv() => Err(Failure::failed("interrupted")),
+        _ = terminate.recv() => Err(Failure::failed("interrupted")),
+        measured = Measuring::new(&mut place, options).measure() => measured,
+    };
+    let removed = place.remove().await;
+    let figures = measured?;
+    removed?;
+    figures.print(output)
+}
+
+/// The bench at work.
+struct Measuring<'a> {
+    place: &'a mut Place,
+    options: &'a Bench,
+    spinner: Spinner,
+    /// How far the work of the moment is.
+    done: Arc<AtomicU64>,
+}
+
+impl<'a> Measuring<'a> {
+    fn new(place: &'a mut Place, options: &'a Bench) -> Self {
+        Self { place, options, spinner: Spinner::start(), done: Arc::default() }
+    }
+
+    async fn measure(mut self) -> Outcome<Figures> {
+        let options = self.options;
+        let mut figures = Figures::new(options, self.place.engine());
+        let queue = self.place.open().await?;
+        let work = Arc::new(Workload::new(options)?);
+        self.fill(&queue, &work).await?;
+        if options.measures(Part::Enqueue) || options.measures(Part::Drain) || options.measures(Part::Latency) {
+            self.bulk(&queue, &work, &mut figures).await?;
+            self.drain(&queue, &work, &mut figures).await?;
+        }
+        if options.measures(Part::Singles) {
+            self.singles(&queue, &work, &mut figures).await?;
+        }
+        if options.measures(Part::Latency) {
+            self.latency(&queue, &work, &mut figures).await?;
+        }
+        if options.measures(Part::Pickup) {
+            self.pickup(&queue, &work, &mut figures).await?;
+        }
+        if options.measures(Part::Idle) {
+            self.idle(&queue, &work, &mut figures).await?;
+        }
+        Ok(figures)
+    }
+
+    /// Shows how far the work is, while it is done.
+    async fn watch<T>(&self, what: &str, total: u64, work: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+        self.done.store(0, Ordering::Relaxed);
+        let (mut ticks, mut work) = (interval(SHOW), std::pin::pin!(work));
+        loop {
+            tokio::select! {
+                biased;
+                worked = &mut work => return worked,
+                _ = ticks.tick() => {
+                    let done = self.done.load(Ordering::Relaxed);
+                    self.spinner.say(match total {
+                        0 => what.to_owned(),
+                        total => format!("{what}: {} of {}", grouped(done), grouped(total)),
+                    });
+                }
+            }
+        }
+    }
+
+    /// What lies there before anything is measured.
+    async fn fill(&self, queue: &Queue, work: &Arc<Workload>) -> Outcome {
+        let options = self.options;
+        if options.history > 0 {
+            let make = {
+                let work = Arc::clone(work);
+                move |number| work.task(number)
+            };
+            let filling = enqueueing::bulk(queue, options.history, options.payload, &self.done, make);
+            self.watch("enqueuing what will be history", options.history, filling).await?;
+            let working =
+                draining::drain(queue, self.place.database().url(), work, options, options.history, &self.done);
+            self.watch("making history of it", options.history, working).await?;
+        }
+        if options.scheduled > 0 {
+            let make = {
+                let work = Arc::clone(work);
+                move |number| work.later(number)
+            };
+            let filling = enqueueing::bulk(queue, options.scheduled, options.payload, &self.done, make);
+            self.watch("enqueuing tasks for later", options.scheduled, filling).await?;
+        }
+        if options.backlog > 0 {
+            let make = {
+                let work = Arc::clone(work);
+                move |number| work.task(number)
+            };
+            let filling = enqueueing::bulk(queue, options.backlog, options.payload, &self.done, make);
+            self.watch("enqueuing the backlog", options.backlog, filling).await?;
+        }
+        Ok(())
+    }
+
+    async fn bulk(&mut self, queue: &Queue, work: &Arc<Workload>, figures: &mut Figures) -> Outcome {
+        let options = self.options;
+        let before = self.place.counters().await?;
+        let make = {
+            let work = Arc::clone(work);
+            move |number| work.task(number)
+        };
+        let enqueuing = enqueueing::bulk(queue, options.tasks, options.payload, &self.done, make);
+        let took = self.watch("enqueuing", options.tasks, enqueuing).await?;
+        if !options.measures(Part::Enqueue) {
+            return Ok(());
+        }
+        figures.enqueue_per_second = Some(enqueueing::rate(options.tasks, took));
+        let cost = self.place.counters().await?.zip(before).map(|(after, before)| after.since(&before));
+        figures.enqueue_binlog_bytes_per_task =
+            cost.and_then(|cost| cost.binlog_bytes).map(|bytes| bytes as f64 / options.tasks as f64);
+        Ok(())
+    }
+
+    async fn drain(&mut self, queue: &Queue, work: &Workload, figures: &mut Figures) -> Outcome {
+        let options = self.options;
+        if !options.measures(Part::Drain) && !options.measures(Part::Latency) {
+            return Ok(());
+        }
+        let snapshot = match self.place.server().filter(|_| options.snapshot) {
+            Some(server) => Some(server.snapshot().await?),
+            None => None,
+        };
+        let before = self.place.counters().await?;
+        let draining = draining::drain(queue, self.place.database().url(), work, options, options.tasks, &self.done);
+        let drained = self.watch("draining", options.tasks, draining).await?;
+        drop(snapshot);
+        let tasks = options.tasks as f64;
+        figures.drain_per_second = Some(enqueueing::rate(options.tasks, drained.took));
+        figures.memory_peak_bytes = drained.memory_bytes;
+        figures.retries = Some(drained.retries);
+        if let Some((after, before)) = self.place.counters().await?.zip(before) {
+            let cost = after.since(&before);
+            figures.statements_per_task = Some(cost.statements as f64 / tasks);
+            figures.commits_per_task = Some(cost.commits as f64 / tasks);
+            figures.binlog_bytes_per_task = cost.binlog_bytes.map(|bytes| bytes as f64 / tasks);
+        }
+        Ok(())
+    }
+
+    async fn singles(&self, queue: &Queue, work: &Arc<Workload>, figures: &mut Figures) -> Outcome {
+        let into = named("singles")?;
+        let most = self.options.tasks;
+        let probe = ALONE.min(most);
+        let took = enqueueing::singly(queue, work, &into, 1, probe, &self.done).await?;
+        let count = ((enqueueing::rate(probe, took) * SINGLES) as u64).clamp(1, most);
+        let alone = enqueueing::singly(queue, work, &into, 1, count, &self.done);
+        let took = self.watch("one caller enqueues singly", count, alone).await?;
+        figures.enqueue_alone_per_second = Some(enqueueing::rate(count, took));
+        let probe = (ALONE * 10).min(most);
+        let took = enqueueing::singly(queue, work, &into, enqueueing::CALLERS, probe, &self.done).await?;
+        let count = ((enqueueing::rate(probe, took) * SINGLES) as u64).clamp(1, most);
+        let callers = enqueueing::singly(queue, work, &into, enqueueing::CALLERS, count, &self.done);
+        let took = self.watch("64 callers enqueue singly", count, callers).await?;
+        figures.enqueue_single_per_second = Some(enqueueing::rate(count, took));
+        Ok(())
+    }
+
+    async fn latency(&self, queue: &Queue, work: &Arc<Workload>, figures: &mut Figures) -> Outcome {
+        let Some(rate) = figures.drain_per_second.map(|rate| rate / 2.0) else { return Ok(()) };
+        let times = latency::under_load(queue, work, self.options, rate);
+        let times = self.watch("latency at half of the drain's rate", 0, times).await?;
+        figures.latency_rate_per_second = Some(rate);
+        figures.latency_p50_ms = Some(times.percentile_ms(50));
+        figures.latency_p95_ms = Some(times.percentile_ms(95));
+        figures.latency_p99_ms = Some(times.percentile_ms(99));
+        Ok(())
+    }
+
+    async fn pickup(&self, queue: &Queue, work: &Workload, figures: &mut Figures) -> Outcome {
+        let here = latency::pickup_here(queue, work, self.options);
+        let times = self.watch("single tasks on an idle pool", 0, here).await?;
+        figures.pickup_p50_ms = Some(times.percentile_ms(50));
+        figures.pickup_p99_ms = Some(times.percentile_ms(99));
+        let across = latency::pickup_across(queue, self.place.database().url(), work, self.options);
+        let times = self.watch("single tasks on an idle pool of another process", 0, across).await?;
+        figures.pickup_across_p50_ms = Some(times.percentile_ms(50));
+        figures.pickup_across_p99_ms = Some(times.percentile_ms(99));
+        Ok(())
+    }
+
+    async fn idle(&mut self, queue: &Queue, work: &Workload, figures: &mut Figures) -> Outcome {
+        if self.place.server().is_none() {
+            return Ok(());
+        }
+        let options = self.options;
+        let running = pool(queue, &work.types, vec![named("idle")?], options.concurrency, |_| {}).start().await;
+        let running = running.map_err(|error| failed("cannot start the pool", error))?;
+        self.spinner.say("an idle pool".to_owned());
+        sleep(SETTLE.min(options.watch)).await;
+        let before = self.place.counters().await?;
+        let clock = queue.clock();
+        let began = clock.monotonic();
+        sleep(options.watch).await;
+        let seconds = clock.monotonic().saturating_sub(began).as_secs_f64().max(1e-9);
+        if let Some((after, before)) = self.place.counters().await?.zip(before) {
+            let cost = after.since(&before);
+            figures.idle_statements_per_second = Some(cost.statements as f64 / seconds);
+            figures.idle_writes_per_second = Some(cost.writes as f64 / seconds);
+        }
+        running.shutdown(STOP).await.map_err(|error| failed("the pool", error))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! The server that the bench runs on: a database of its own, and what the server counts.
+
+use std::collections::HashMap;
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlRow};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, MySqlConnection, Row as _};
+
+use super::workload::failed;
+use crate::failure::Outcome;
+
+/// A connection to the server, apart from those of the queue.
+#[derive(Debug)]
+pub(super) struct Server {
+    conn: MySqlConnection,
+    options: MySqlConnectOptions,
+    pub(super) version: String,
+}
+
+/// What the server has done, all in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Counters {
+    pub(super) statements: u64,
+    pub(super) commits: u64,
+    /// Statements that insert, update, replace or delete.
+    pub(super) writes: u64,
+    /// `None` where the account may not know, or there is no binlog.
+    pub(super) binlog_bytes: Option<u64>,
+    /// Statements of the bench's own among them.
+    own: u64,
+}
+
+impl Counters {
+    /// What was done since then, but for looking at the counters.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        Self {
+            statements: self.statements.saturating_sub(before.statements).saturating_sub(self.own - before.own),
+            commits: self.commits.saturating_sub(before.commits),
+            writes: self.writes.saturating_sub(before.writes),
+            binlog_bytes: self.binlog_bytes.zip(before.binlog_bytes).map(|(now, then)| now.saturating_sub(then)),
+            own: 0,
+        }
+    }
+}
+
+/// A consistent snapshot that stays open until it is dropped.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    _conn: MySqlConnection,
+}
+
+impl Server {
+    /// Connects to the server that the URL names, whatever database it names.
+    pub(super) async fn connect(url: &str) -> Outcome<Self> {
+        let options: MySqlConnectOptions =
+            server_url(url).parse().map_err(|error| failed("the URL of the server", error))?;
+        let options = options.disable_statement_logging();
+        let mut conn = options.connect().await.map_err(|error| failed("cannot reach the server", error))?;
+        let row = conn.fetch_one("SELECT VERSION()").await.map_err(|error| failed("the server's version", error))?;
+        let version = text(&row, 0);
+        Ok(Self { conn, options, version })
+    }
+
+    pub(super) async fn create(&mut self, database: &str) -> Outcome {
+        let sql = format!("CREATE DATABASE {database}");
+        self.conn.execute(AssertSqlSafe(sql)).await.map(drop).map_err(|error| {
+            failed("cannot make a database for the bench", error).hint("an account that may CREATE and DROP databases")
+        })
+    }
+
+    pub(super) async fn drop_database(&mut self, database: &str) -> Outcome {
+        let sql = format!("DROP DATABASE IF EXISTS {database}");
+        self.conn
+            .execute(AssertSqlSafe(sql))
+            .await
+            .map(drop)
+            .map_err(|error| failed(&format!("the database {database} of the bench is left behind"), error))
+    }
+
+    /// Opens a snapshot of everything, as a backup does.
+    pub(super) async fn snapshot(&self) -> Outcome<Snapshot> {
+        let told = |error| failed("cannot hold a snapshot", error);
+        let mut conn = self.options.connect().await.map_err(told)?;
+        for sql in
+            ["SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", "START TRANSACTION WITH CONSISTENT SNAPSHOT"]
+        {
+            conn.execute(sql).await.map_err(told)?;
+        }
+        Ok(Snapshot { _conn: conn })
+    }
+
+    /// What the server has done until now.
+    pub(super) async fn counters(&mut self) -> Outcome<Counters> {
+        let told = |error| failed("cannot read the server's counters", error);
+        let rows = self.conn.fetch_all("SHOW GLOBAL STATUS").await.map_err(told)?;
+        let all: HashMap<String, u64> = rows
+            .iter()
+            .filter_map(|row| Some((text(row, 0).to_ascii_lowercase(), text(row, 1).parse().ok()?)))
+            .collect();
+        let sum = |names: &[&str]| names.iter().filter_map(|name| all.get(*name)).sum();
+        let binlog_bytes = match all.get("binlog_bytes_written") {
+            Some(bytes) => Some(*bytes),
+            None => self.binlog_bytes().await,
+        };
+        // Each look counts itself, and what it asks of the binlog.
+        let own = all.get("com_show_status").copied().unwrap_or_default() + sum(&["com_show_binlogs"]);
+        Ok(Counters {
+            statements: sum(&["questions"]),
+            commits: sum(&["com_commit"]),
+            writes: sum(&[
+                "com_insert",
+                "com_update",
+                "com_delete",
+                "com_replace",
+                "com_insert_select",
+                "com_delete_multi",
+                "com_update_multi",
+            ]),
+            binlog_bytes,
+            own,
+        })
+    }
+
+    /// The bytes of all binlog files; they only ever grow while the bench runs, unless files are purged.
+    async fn binlog_bytes(&mut self) -> Option<u64> {
+        let rows = self.conn.fetch_all("SHOW BINARY LOGS").await.ok()?;
+        rows.iter().map(|row| row.try_get_unchecked::<u64, _>(1).ok()).sum()
+    }
+
+    /// Says farewell.
+    pub(super) async fn close(self) {
+        // The server notices a closed socket as well.
+        let _ = self.conn.close().await;
+    }
+}
+
+fn text(row: &MySqlRow, index: usize) -> String {
+    row.try_get_unchecked::<Vec<u8>, _>(index)
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
+}
+
+/// The URL with this database in place of its own.
+pub(super) fn with_database(url: &str, database: &str) -> String {
+    let (before, query) = url.split_once('?').map_or((url, None), |(before, query)| (before, Some(query)));
+    let start = before.find("://").map_or(0, |at| at + 3);
+    // A password may hold a slash that it should have escaped: the host begins after the last `@`.
+    let host = before[start..].rfind('@').map_or(start, |at| start + at + 1);
+    let end = before[host..].find('/').map_or(before.len(), |at| host + at);
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{}/{database}{query}", &before[..end])
+}
+
+fn server_url(url: &str) -> String {
+    with_database(url, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_database_of_a_url_is_replaced() {
+        for (url, with) in [
+            ("mysql://app:secret@127.0.0.1:3306/shop", "mysql://app:secret@127.0.0.1:3306/b"),
+            ("mysql://app@db", "mysql://app@db/b"),
+            ("mysql://db/shop?ssl-mode=disabled", "mysql://db/b?ssl-mode=disabled"),
+            ("mariadb://a:b/c@db/shop", "mariadb://a:b/c@db/b"),
+        ] {
+            assert_eq!(with_database(url, "b"), with);
+        }
+    }
+
+    #[test]
+    fn looking_at_the_counters_is_not_counted() {
+        let before = Counters { statements: 100, commits: 7, writes: 5, binlog_bytes: Some(1_000), own: 3 };
+        let after = Counters { statements: 152, commits: 8, writes: 9, binlog_bytes: Some(1_500), own: 5 };
+        let since = after.since(&before);
+        assert_eq!((since.statements, since.commits, since.writes, since.binlog_bytes), (50, 1, 4, Some(500)));
+        assert_eq!(Counters { binlog_bytes: None, ..after }.since(&before).binlog_bytes, None);
+    }
+}

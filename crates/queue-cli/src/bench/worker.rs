@@ -1,0 +1,224 @@
+//! Processes that work beside the bench's own.
+
+use std::env;
+use std::ffi::OsString;
+use std::io::{self, BufRead as _, Write as _};
+use std::process::{ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use queue_runtime::{QueueName, connect};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::memory;
+use super::workload::{Ended, STOP, failed, pool, queues, token, types};
+use crate::args::URL_VARIABLE;
+use crate::exec::guard;
+use crate::failure::{self, Failure, Outcome};
+use crate::logging;
+
+/// `queue __bench_worker TYPES CONCURRENCY QUEUE…`, with the database in the environment. It prints `ready` once it is connected, works
+/// from the first line of its standard input to its end, and prints `done COUNT` from time to time, `start TOKEN` for each task
+/// of a queue that is not drained, and `memory BYTES` and `retries COUNT` at the end.
+const WORKER: &str = "__bench_worker";
+/// How often a worker says how far it is.
+const TELL: Duration = Duration::from_millis(5);
+
+/// Runs the hidden command that the arguments name, if they do.
+pub(super) fn hidden(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
+    if args.nth(1)? != WORKER {
+        return None;
+    }
+    let mut number = || args.next()?.to_str()?.parse().ok();
+    let (types, concurrency) = (number()?, number()?);
+    let named = args.map(|queue| queue.to_str().and_then(|queue| QueueName::parse(queue.to_owned()).ok()));
+    let named = named.collect::<Option<Vec<_>>>()?;
+    Some(match work(types, concurrency, named) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure::tell(&failure);
+            ExitCode::FAILURE
+        }
+    })
+}
+
+#[tokio::main]
+async fn work(type_count: u16, concurrency: u16, served: Vec<QueueName>) -> Outcome {
+    let told = |error: &dyn std::fmt::Display| failed("a worker of the bench", error);
+    logging::install("error")?;
+    let url = env::var(URL_VARIABLE).map_err(|error| told(&error))?;
+    let queue = connect(&url).await.map_err(|error| told(&error))?;
+    let (lines, mut inbox) = mpsc::channel::<()>(1);
+    thread::spawn(move || {
+        // One line to begin; the end of the input, or of the bench, to end.
+        for line in io::stdin().lock().lines() {
+            if line.is_err() || lines.blocking_send(()).is_err() {
+                return;
+            }
+        }
+    });
+    say("ready");
+    if inbox.recv().await.is_none() {
+        return Ok(());
+    }
+    let ended = Arc::new(Ended::default());
+    let echoes = !served.iter().all(|queue| queue.as_str().starts_with("bench-"));
+    let on_start = move |payload: &queue_runtime::Payload| {
+        if echoes {
+            say(&format!("start {}", token(payload)));
+        }
+    };
+    let observer = Arc::clone(&ended);
+    let running = pool(&queue, &types(type_count)?, served, concurrency, on_start)
+        .observer(observer)
+        .start()
+        .await
+        .map_err(|error| told(&error))?;
+    let over = Arc::new(AtomicBool::new(false));
+    let waiting = tokio::spawn({
+        let over = Arc::clone(&over);
+        async move {
+            while inbox.recv().await.is_some() {}
+            over.store(true, Ordering::Relaxed);
+        }
+    });
+    let mut said = 0;
+    while !over.load(Ordering::Relaxed) {
+        sleep(TELL).await;
+        let count = ended.count();
+        if count > said {
+            say(&format!("done {count}"));
+            said = count;
+        }
+    }
+    let _ = waiting.await;
+    running.shutdown(STOP).await.map_err(|error| told(&error))?;
+    let retries: u64 = queue.erased_store().retries().iter().map(|(_, count)| count).sum();
+    say(&format!("memory {}", memory::peak_bytes().unwrap_or_default()));
+    say(&format!("retries {retries}"));
+    Ok(())
+}
+
+/// Whoever started it may have gone, and then its input ends as well.
+fn say(line: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+}
+
+/// Queues named on a worker's command line.
+pub(super) fn drained(count: u16) -> Outcome<Vec<QueueName>> {
+    queues(count)
+}
+
+/// A worker process; killed when it is dropped.
+#[derive(Debug)]
+pub(super) struct Worker {
+    process: Child,
+    input: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+/// What a worker says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Ready,
+    Done(u64),
+    Started(u64),
+    Memory(u64),
+    Retries(u64),
+}
+
+impl Said {
+    fn read(line: &str) -> Option<Self> {
+        let (word, number) = line.split_once(' ').unwrap_or((line, "0"));
+        let number = number.parse().ok()?;
+        Some(match word {
+            "ready" => Self::Ready,
+            "done" => Self::Done(number),
+            "start" => Self::Started(number),
+            "memory" => Self::Memory(number),
+            "retries" => Self::Retries(number),
+            _ => return None,
+        })
+    }
+}
+
+impl Worker {
+    /// Starts a worker and waits until it is connected. The database is named in its environment, so that no password is on a
+    /// command line.
+    pub(super) async fn start(url: &str, types: u16, concurrency: u16, queues: &[QueueName]) -> Outcome<Self> {
+        let told = |error: io::Error| failed("cannot start a worker of the bench", error);
+        let mut command = tokio::process::Command::from(guard::myself().map_err(told)?);
+        command.arg(WORKER).arg(types.to_string()).arg(concurrency.to_string());
+        command.args(queues.iter().map(QueueName::as_str)).env(URL_VARIABLE, url);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut process = command.spawn().map_err(told)?;
+        let (Some(input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
+            return Err(Failure::failed("a worker of the bench has no pipes"));
+        };
+        let mut worker = Self { process, input, lines: BufReader::new(output).lines() };
+        while worker.said().await? != Said::Ready {}
+        Ok(worker)
+    }
+
+    /// Lets it begin.
+    pub(super) async fn go(&mut self) -> Outcome {
+        self.input.write_all(b"go\n").await.map_err(|error| failed("a worker of the bench is gone", error))
+    }
+
+    /// The next thing that it says.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future loses nothing.
+    pub(super) async fn said(&mut self) -> Outcome<Said> {
+        loop {
+            match self.lines.next_line().await {
+                Ok(Some(line)) => {
+                    if let Some(said) = Said::read(&line) {
+                        return Ok(said);
+                    }
+                }
+                Ok(None) => return Err(Failure::failed("a worker of the bench has ended before its time")),
+                Err(error) => return Err(failed("a worker of the bench", error)),
+            }
+        }
+    }
+
+    /// Lets it end. Returns its peak memory in bytes and the transactions that it repeated.
+    pub(super) async fn end(mut self) -> Outcome<(u64, u64)> {
+        drop(self.input);
+        let (mut memory, mut retries) = (0, 0);
+        while let Ok(Some(line)) = self.lines.next_line().await {
+            match Said::read(&line) {
+                Some(Said::Memory(bytes)) => memory = bytes,
+                Some(Said::Retries(count)) => retries = count,
+                _ => {}
+            }
+        }
+        let status = self.process.wait().await.map_err(|error| failed("a worker of the bench", error))?;
+        if !status.success() {
+            return Err(Failure::failed("a worker of the bench has failed"));
+        }
+        Ok((memory, retries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_workers_say_is_understood() {
+        assert_eq!(Said::read("ready"), Some(Said::Ready));
+        assert_eq!(Said::read("done 12"), Some(Said::Done(12)));
+        assert_eq!(Said::read("start 7"), Some(Said::Started(7)));
+        assert_eq!((Said::read("done x"), Said::read("hello")), (None, None));
+    }
+}

@@ -1,0 +1,192 @@
+//! What the pool costs by itself: a store that answers at once, beside a bare loop that spawns the same handlers and catches
+//! their panics. `cargo run --release -p queue-runtime --example overhead -- [TASKS] [CONCURRENCY]`
+
+use std::env;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use queue_core::admin::{Acted, Action, Filter, Page, Pause, Selection, Stats};
+use queue_core::claim::Resolved;
+use queue_core::ids::IdBlock;
+use queue_core::progress::ProgressUpdate;
+use queue_core::reap::{FencedSession, Lost, StoreTime, Swept};
+use queue_core::session::{Renewal, SessionRecord, SessionSpec, Signals};
+use queue_core::store::{Migrate, SchemaStatus};
+use queue_core::{
+    AttemptRecord, Backoff, ClaimId, ClaimReply, ClaimRequest, Claimed, ClaimedTask, Enqueued, Fence, NewTask, Payload,
+    Priority, QueueName, Scope, SessionId, Settle, Settled, Status, StoreError, StoreLimits, TaskAdmin, TaskId,
+    TaskRecord, TaskResult, TaskStore, TaskType, Timestamp,
+};
+use queue_runtime::{Ctx, Limits, Pool, Queue, Result as HandlerResult};
+use tokio::task::JoinSet;
+
+const TYPE: TaskType = TaskType::new("overhead");
+
+/// Holds so many tasks, and gives them away at once.
+#[derive(Debug)]
+struct AtOnce {
+    next: AtomicU64,
+    tasks: u64,
+}
+
+fn unused<T>() -> Result<T, StoreError> {
+    Err(StoreError::other("nobody asks for this here"))
+}
+
+#[async_trait]
+impl TaskStore for AtOnce {
+    fn limits(&self) -> StoreLimits {
+        StoreLimits::DEFAULT
+    }
+    async fn reserve_ids(&self, _: u32) -> Result<IdBlock, StoreError> {
+        unused()
+    }
+    async fn enqueue(&self, _: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError> {
+        unused()
+    }
+    async fn open_session(&self, _: SessionSpec) -> Result<Renewal, StoreError> {
+        Ok(Renewal::Renewed(Signals::default()))
+    }
+    async fn renew_session(&self, _: SessionId, _: Duration) -> Result<Renewal, StoreError> {
+        Ok(Renewal::Renewed(Signals::default()))
+    }
+    async fn close_session(&self, _: SessionId) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn claim(&self, request: ClaimRequest) -> Result<ClaimReply, StoreError> {
+        let wanted = request.capacity.tasks as u64;
+        let first = self.next.fetch_add(wanted, Ordering::Relaxed).min(self.tasks);
+        let last = first.saturating_add(wanted).min(self.tasks);
+        let now = Timestamp::EPOCH;
+        let tasks = (first..last).filter_map(|number| TaskId::new(number + 1)).map(|id| ClaimedTask {
+            id,
+            claim: request.claim,
+            task_type: TYPE,
+            queue: QueueName::DEFAULT,
+            priority: Priority::NORMAL,
+            attempt: 1,
+            max_attempts: 3,
+            backoff: Backoff::DEFAULT,
+            fence: Fence::new(1),
+            losses: 0,
+            created_at: now,
+            run_at: now,
+            started_at: now,
+            deadline_at: None,
+            payload: Payload::default(),
+        });
+        let next_due = (last < self.tasks).then_some(now);
+        Ok(ClaimReply::Claimed(Claimed { now, tasks: tasks.collect(), ended: Vec::new(), next_due }))
+    }
+    async fn resolve_claim(&self, _: SessionId, _: ClaimId) -> Result<Resolved, StoreError> {
+        Ok(Resolved::Void)
+    }
+    async fn settle(&self, batch: Arc<[Settle]>) -> Result<Vec<Settled>, StoreError> {
+        Ok(vec![Settled::Applied; batch.len()])
+    }
+    async fn progress(&self, _: Vec<ProgressUpdate>) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn time(&self) -> Result<StoreTime, StoreError> {
+        unused()
+    }
+    async fn fence_expired(&self, _: usize) -> Result<Vec<FencedSession>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn lost(&self, _: usize) -> Result<Lost, StoreError> {
+        unused()
+    }
+    async fn expire(&self, _: usize) -> Result<Swept, StoreError> {
+        unused()
+    }
+    async fn is_busy(&self, _: Scope) -> Result<bool, StoreError> {
+        Ok(self.next.load(Ordering::Relaxed) < self.tasks)
+    }
+}
+
+#[async_trait]
+impl TaskAdmin for AtOnce {
+    async fn get(&self, _: TaskId) -> Result<Option<TaskRecord>, StoreError> {
+        unused()
+    }
+    async fn attempts(&self, _: TaskId) -> Result<Vec<AttemptRecord>, StoreError> {
+        unused()
+    }
+    async fn list(&self, _: Filter, _: Page) -> Result<Vec<TaskRecord>, StoreError> {
+        unused()
+    }
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        unused()
+    }
+    async fn act(&self, _: Selection, _: Action, _: &str) -> Result<Vec<(TaskId, Acted)>, StoreError> {
+        unused()
+    }
+    async fn set_paused(&self, _: QueueName, _: Option<Pause>, _: &str) -> Result<(), StoreError> {
+        unused()
+    }
+    async fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {
+        unused()
+    }
+    async fn request_drain(&self, _: SessionId, _: &str) -> Result<bool, StoreError> {
+        unused()
+    }
+    async fn prune(&self, _: Option<Status>, _: Duration, _: usize) -> Result<u64, StoreError> {
+        unused()
+    }
+}
+
+#[async_trait]
+impl Migrate for AtOnce {
+    async fn migrate(&self) -> Result<Vec<u32>, StoreError> {
+        Ok(Vec::new())
+    }
+    async fn schema(&self) -> Result<SchemaStatus, StoreError> {
+        unused()
+    }
+}
+
+/// Spawns so many handlers at a time, and catches their panics.
+async fn bare(tasks: u64, concurrency: usize) -> u64 {
+    let (mut running, mut ended) = (JoinSet::new(), 0);
+    for _ in 0..tasks {
+        if running.len() >= concurrency {
+            ended += u64::from(matches!(running.join_next().await, Some(Ok(Ok(())))));
+        }
+        running.spawn(AssertUnwindSafe(async {}).catch_unwind());
+    }
+    while let Some(joined) = running.join_next().await {
+        ended += u64::from(matches!(joined, Ok(Ok(()))));
+    }
+    ended
+}
+
+async fn pooled(tasks: u64, concurrency: usize) -> Result<u64, queue_runtime::StartError> {
+    let queue = Queue::new(AtOnce { next: AtomicU64::new(0), tasks });
+    let handler = |_: Payload, _: Ctx| async { HandlerResult::Ok(TaskResult::None) };
+    let done = Pool::new(&queue).handle_raw(TYPE, handler, Limits::DEFAULT).concurrency(concurrency).drain().await?;
+    Ok(done.completed)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = env::args().skip(1);
+    let tasks = args.next().map_or(Ok(1_000_000), |text| text.parse())?;
+    let concurrency = args.next().map_or(Ok(64), |text| text.parse())?;
+    let clock = queue_runtime::TokioClock::new();
+    let clock: &dyn queue_core::Clock = &clock;
+    for round in 1..=3 {
+        let began = clock.monotonic();
+        assert_eq!(bare(tasks, concurrency).await, tasks);
+        let bare_took = (clock.monotonic() - began).as_secs_f64();
+        let began = clock.monotonic();
+        assert_eq!(pooled(tasks, concurrency).await?, tasks);
+        let pool_took = (clock.monotonic() - began).as_secs_f64();
+        let (bare, pool) = (tasks as f64 / bare_took, tasks as f64 / pool_took);
+        println!("round {round}: bare loop {bare:.0}/s, pool {pool:.0}/s, ratio {:.2}", pool / bare);
+    }
+    Ok(())
+}
