@@ -103,9 +103,7 @@ impl Book {
                 Call::Pause(one(&QUEUES, *queue), pauses.then_some(pause))
             }
             Step::Drain(pick) => Call::Drain(of(*pick, self)?.id),
-            Step::Prune(status, old, limit) => {
-                Call::Prune(*status, if *old { DAYS } else { Duration::ZERO }, *limit)
-            }
+            Step::Prune(status, old, limit) => Call::Prune(*status, if *old { DAYS } else { Duration::ZERO }, *limit),
             Step::List(status, queue, limit) => {
                 let queue = queue.map(|queue| one(&QUEUES, queue));
                 Call::List(Filter { status: *status, queue, ..Filter::default() }, *limit)

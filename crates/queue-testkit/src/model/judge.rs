@@ -245,7 +245,10 @@ impl Account<'_> {
         let may_run = self.may_run();
         for first in may_run.iter().filter(|one| !taken.contains(&one.id) && !self.is_blocked(one)) {
             let passed = |one: &&&Waiting| {
-                one.queue == first.queue && one.suspect == first.suspect && key(one) > key(first) && taken.contains(&one.id)
+                one.queue == first.queue
+                    && one.suspect == first.suspect
+                    && key(one) > key(first)
+                    && taken.contains(&one.id)
             };
             if let Some(taken) = may_run.iter().find(passed) {
                 return Err(format!("{} was taken, and {} comes before it", taken.id, first.id));
@@ -254,9 +257,9 @@ impl Account<'_> {
         let told: Vec<_> =
             self.claimed.tasks.iter().filter_map(|task| may_run.iter().find(|one| one.id == task.id)).collect();
         for (at, one) in told.iter().enumerate() {
-            let later = told[at..].iter().find(|next| {
-                next.queue == one.queue && next.suspect == one.suspect && key(next) < key(one)
-            });
+            let later = told[at..]
+                .iter()
+                .find(|next| next.queue == one.queue && next.suspect == one.suspect && key(next) < key(one));
             if let Some(next) = later {
                 return Err(format!("{} is to start before {}", one.id, next.id));
             }
@@ -281,8 +284,7 @@ impl Account<'_> {
         }
         let bytes: u64 = self.claimed.tasks.iter().map(|task| task.payload.body().len() as u64).sum();
         let may_run = self.may_run();
-        let left: Vec<_> =
-            may_run.iter().filter(|one| !taken.contains(&one.id) && !self.is_blocked(one)).collect();
+        let left: Vec<_> = may_run.iter().filter(|one| !taken.contains(&one.id) && !self.is_blocked(one)).collect();
         if !taken.is_empty() && left.iter().any(|one| bytes.saturating_add(one.bytes) > capacity.bytes) {
             return Ok(());
         }
@@ -329,7 +331,8 @@ fn prune(
 ) -> Result<(), Objection> {
     let prunable = model.prunable(status, older_than);
     let wanted = limit.min(prunable.len());
-    let wrong = |what: &str| Err(format!("{number} were pruned, {what}: {gone:?} out of {prunable:?}, {limit} at most"));
+    let wrong =
+        |what: &str| Err(format!("{number} were pruned, {what}: {gone:?} out of {prunable:?}, {limit} at most"));
     if gone.len() != wanted || number != wanted as u64 {
         return wrong("and it should be as many as there are");
     }

@@ -19,9 +19,9 @@ use super::judge::{Judge, Objection};
 use super::seen::{Hours, Seen};
 use super::step::Step;
 use super::strategy::Steps;
+use crate::MemoryStore;
 use crate::conformance::Fixture;
 use crate::memory::StoreClock;
-use crate::MemoryStore;
 
 /// Steps of a sequence, at most.
 const STEPS_MAX: usize = 50;

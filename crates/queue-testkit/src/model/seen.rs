@@ -41,7 +41,8 @@ impl Hours {
     /// A row, payload and result left out.
     pub(super) fn row(self, task: &TaskRecord) -> String {
         let state = &task.state;
-        let progress = task.progress.as_ref().map(|progress| (progress.percent().get(), progress.message().map(str::to_owned)));
+        let progress =
+            task.progress.as_ref().map(|progress| (progress.percent().get(), progress.message().map(str::to_owned)));
         format!(
             "{} in {} at {}: {} {:?}, attempt {} of {}, losses {}, fence {}, {:?}, cancel {}, created {}, run {}, started {}, \
              ended {}, deadline {}, {:?}, {}, progress {progress:?}, error {:?}, worker {:?}",

@@ -177,6 +177,10 @@ fn ends() -> impl Strategy<Value = End> {
         2 => Just(Ending::Lost),
         1 => Just(Ending::RetryAnyway),
     ];
-    (picks(), who, endings, prop::bool::weighted(0.1))
-        .prop_map(|(held, who, ending, cancelled)| End { held, who, ending, cancelled })
+    (picks(), who, endings, prop::bool::weighted(0.1)).prop_map(|(held, who, ending, cancelled)| End {
+        held,
+        who,
+        ending,
+        cancelled,
+    })
 }
