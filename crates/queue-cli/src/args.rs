@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Task(Task),
     /// Show how the queues stand
     Stats,
+    /// Look the database over and say what to do where something is wrong
+    Doctor(Doctor),
     /// Remove ended tasks
     Prune(Prune),
     /// See it work: thousands of tasks, two workers, one of them killed
@@ -195,6 +197,19 @@ pub(crate) struct List {
     /// Go on after this task, the last one of the list before
     #[arg(long, value_name = "ID", value_parser = parse_id)]
     pub(crate) after: Option<TaskId>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+It writes nothing. Each line is ok, warn or fail, with what to do. Exit code 0: ok, or warnings only; 1: something fails, or there is \
+no connection. A check that the account may not make is a warning. docs/OPERATIONS.md tells what is looked at.")]
+pub(crate) struct Doctor {
+    /// The lease of the workers, to hold timeouts against
+    #[arg(long, value_name = "DUR", default_value = "30s", value_parser = parse_lease)]
+    pub(crate) lease: Duration,
+    /// Look at every task, and not at the latest million only; this may take a while
+    #[arg(long)]
+    pub(crate) full: bool,
 }
 
 #[derive(Args, Debug)]

@@ -8,7 +8,8 @@ use crate::args::{DEFAULT_URL, Global, URL_VARIABLE};
 use crate::failure::{Failure, Outcome};
 use crate::url::redacted;
 use queue_runtime::queue_core::error::SchemaProblem;
-use queue_runtime::{Queue, StoreError, connect};
+use queue_runtime::queue_core::{Examination, Finding};
+use queue_runtime::{Queue, StoreError, connect, diagnose};
 
 /// A database that was named, not yet connected to.
 #[derive(Clone, Debug)]
@@ -146,6 +147,23 @@ impl Database {
             Err(problem) => return Err(self.explain(&problem.into())),
         }
         Ok(queue)
+    }
+
+    /// Looks it over. That there is no connection is a finding as well.
+    pub(crate) async fn diagnose(&self, examination: Examination) -> Outcome<Vec<Finding>> {
+        self.check_scheme()?;
+        let failure = if self.is_there() {
+            match diagnose(&self.url, examination).await {
+                Ok(findings) => return Ok(findings),
+                Err(error) => self.explain(&error),
+            }
+        } else {
+            Failure::failed(format!("there is no {} yet", self.shown())).hint(self.command("migrate"))
+        };
+        Ok(vec![Finding {
+            advice: failure.help().map(str::to_owned),
+            ..Finding::fail("connection", failure.message(), "")
+        }])
     }
 
     pub(crate) fn check_scheme(&self) -> Outcome {

@@ -60,6 +60,11 @@ impl Failure {
         self.code
     }
 
+    /// What helps, when there is something.
+    pub(crate) fn help(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// What went wrong, as it was given.
     pub(crate) fn message(&self) -> &str {
         &self.message

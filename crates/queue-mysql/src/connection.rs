@@ -300,6 +300,8 @@ fn packets(statements: Vec<String>) -> Vec<String> {
 
 /// Runs statements made of our own words and integers. One reply for each.
 pub(crate) async fn run_on(conn: &mut MySqlConnection, sql: String) -> Result<Vec<Reply>, sqlx::Error> {
+    #[cfg(test)]
+    crate::doctor::recording::saw(&sql);
     let mut replies = Vec::new();
     let mut reply = Reply::default();
     let mut stream = conn.fetch_many(sqlx::raw_sql(AssertSqlSafe(sql)));
@@ -322,6 +324,8 @@ pub(crate) async fn bound_on(
     sql: String,
     arguments: MySqlArguments,
 ) -> Result<Reply, sqlx::Error> {
+    #[cfg(test)]
+    crate::doctor::recording::saw(&sql);
     let mut reply = Reply::default();
     let query = sqlx::query_with::<MySql, _>(AssertSqlSafe(sql), arguments);
     let mut stream = conn.fetch_many(query);

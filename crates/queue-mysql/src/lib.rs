@@ -7,10 +7,15 @@
 //! Every transaction of the store is short, on a connection of its own, at READ COMMITTED. None is open while a handler runs.
 //! Dropping a call's future never cuts a connection in two: the call runs to its end in a task of its own.
 
+/// What is shared with the integration tests knows the crate by its name.
+#[cfg(test)]
+extern crate self as queue_mysql;
+
 mod admin;
 mod busy;
 mod claim;
 mod connection;
+mod doctor;
 mod enqueue;
 mod error;
 mod held;
@@ -22,6 +27,7 @@ mod migrate;
 mod names;
 mod operation;
 mod options;
+mod policy;
 mod progress;
 mod reap;
 mod row;
@@ -31,6 +37,9 @@ mod settle;
 mod sql;
 mod standing;
 mod store;
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod support;
 mod sweep;
 mod transactional;
 mod url;

@@ -30,13 +30,19 @@ const SUPPORTED: u32 = STEPS[STEPS.len() - 1].version;
 /// How long to wait for another process that migrates, in seconds: less than a call may take.
 const LOCK_WAIT_S: u32 = 15;
 
-const MAKE: &str = "CREATE TABLE IF NOT EXISTS queue_schema (
+/// The table that holds the version.
+pub(crate) const MAKE: &str = "CREATE TABLE IF NOT EXISTS queue_schema (
     one TINYINT UNSIGNED NOT NULL,
     version INT UNSIGNED NOT NULL,
     min_compatible INT UNSIGNED NOT NULL,
     PRIMARY KEY (one),
     CONSTRAINT queue_schema_one CHECK (one = 1)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
+
+/// The SQL of each step.
+pub(crate) fn steps() -> impl Iterator<Item = &'static str> {
+    STEPS.iter().map(|step| step.sql)
+}
 
 /// Finds out how the schema stands.
 pub(crate) struct Status;

@@ -96,7 +96,7 @@ impl Inner {
             };
             let committing = conn.is_committing();
             let class = failure.class();
-            let rolled_back = !matches!(class, Some(Class::Lost | Class::ReadOnly | Class::PacketTooLarge))
+            let rolled_back = class.is_none_or(Class::keeps_connection)
                 && matches!(timeout(self.options.call_timeout, conn.rollback()).await, Ok(Ok(())));
             let was_idle = conn.was_idle();
             // A group that refuses a commit may have another primary: the next connection asks.

@@ -26,7 +26,7 @@ use crate::server::Server;
 use crate::sql::value;
 use crate::standing::{Standing, VARIABLES};
 use crate::url::Target;
-use crate::{busy, claim, migrate, progress, reap, session, settle, sweep, transactional};
+use crate::{busy, claim, doctor, migrate, progress, reap, session, settle, sweep, transactional};
 
 /// A queue in one MySQL or MariaDB database.
 #[derive(Clone, Debug)]
@@ -61,6 +61,7 @@ impl MySqlStore {
         let target = Target::parse(url)?;
         let connections = Connections::new(target, options.clone());
         let server = find_server(&connections).await?;
+        doctor::at_connect(&connections, &options).await?;
         let inner = Inner {
             connections,
             options,

@@ -116,7 +116,7 @@ async fn expire(
     // What waits first and the tasks then, as a claim does it. What a claim or a user holds is left to the next sweep.
     let locks = spent.iter().filter(|(_, rows)| !rows.is_empty()).map(|(lane, rows)| {
         format!(
-            "SELECT task_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE {} AND (run_at, task_id) IN ({}) \
+            "SELECT task_id, type_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE {} AND (run_at, task_id) IN ({}) \
              ORDER BY run_at, task_id FOR UPDATE SKIP LOCKED",
             lane.condition(),
             list(rows.iter().map(|(run_at, task)| format!("({run_at},{task})")))

@@ -1,6 +1,9 @@
 //! The composition root: the one place that knows every adapter. Each is a cargo feature.
 
 use queue_core::StoreError;
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+use queue_core::diagnose::Diagnose as _;
+use queue_core::diagnose::{Examination, Finding};
 
 use crate::client::Queue;
 
@@ -15,9 +18,35 @@ use crate::client::Queue;
 ///
 /// [`StoreError::Unsupported`] when no adapter of this build takes the URL; else what the adapter says of it.
 pub async fn connect(url: &str) -> Result<Queue, StoreError> {
+    match adapter(url)? {
+        Adapter::MySql => mysql(url).await,
+        Adapter::Sqlite => sqlite(url).await,
+    }
+}
+
+/// Looks over the store that a URL names: the server, the account, the schema and what is in it. Writes nothing, and makes no
+/// file. Findings come in an order that people like to read.
+///
+/// # Errors
+///
+/// As [`connect`]: where there is no connection, there is nothing to look over.
+pub async fn diagnose(url: &str, examination: Examination) -> Result<Vec<Finding>, StoreError> {
+    match adapter(url)? {
+        Adapter::MySql => diagnose_mysql(url, examination).await,
+        Adapter::Sqlite => diagnose_sqlite(url, examination).await,
+    }
+}
+
+/// The adapters that there are.
+enum Adapter {
+    MySql,
+    Sqlite,
+}
+
+fn adapter(url: &str) -> Result<Adapter, StoreError> {
     match url.split_once(':').map(|(scheme, _)| scheme) {
-        Some("mysql" | "mariadb") => mysql(url).await,
-        Some("sqlite") => sqlite(url).await,
+        Some("mysql" | "mariadb") => Ok(Adapter::MySql),
+        Some("sqlite") => Ok(Adapter::Sqlite),
         // What is before the colon is told only when it is a scheme: else it may be anything, a password included.
         Some(scheme) if url[scheme.len()..].starts_with("://") && is_scheme(scheme) => {
             Err(unsupported(format!("unknown scheme {scheme}://; use mysql://… or sqlite://…")))
@@ -31,8 +60,18 @@ async fn mysql(url: &str) -> Result<Queue, StoreError> {
     Ok(Queue::new(queue_mysql::MySqlStore::connect(url).await?).erase())
 }
 
+#[cfg(feature = "mysql")]
+async fn diagnose_mysql(url: &str, examination: Examination) -> Result<Vec<Finding>, StoreError> {
+    Ok(queue_mysql::MySqlStore::connect(url).await?.diagnose(examination).await)
+}
+
 #[cfg(not(feature = "mysql"))]
 async fn mysql(_: &str) -> Result<Queue, StoreError> {
+    Err(left_out("mysql"))
+}
+
+#[cfg(not(feature = "mysql"))]
+async fn diagnose_mysql(_: &str, _: Examination) -> Result<Vec<Finding>, StoreError> {
     Err(left_out("mysql"))
 }
 
@@ -41,8 +80,19 @@ async fn sqlite(url: &str) -> Result<Queue, StoreError> {
     Ok(Queue::new(queue_sqlite::SqliteStore::connect(url).await?).erase())
 }
 
+#[cfg(feature = "sqlite")]
+async fn diagnose_sqlite(url: &str, examination: Examination) -> Result<Vec<Finding>, StoreError> {
+    let options = queue_sqlite::SqliteOptions::from_url(url)?.existing();
+    Ok(queue_sqlite::SqliteStore::with_options(options).await?.diagnose(examination).await)
+}
+
 #[cfg(not(feature = "sqlite"))]
 async fn sqlite(_: &str) -> Result<Queue, StoreError> {
+    Err(left_out("sqlite"))
+}
+
+#[cfg(not(feature = "sqlite"))]
+async fn diagnose_sqlite(_: &str, _: Examination) -> Result<Vec<Finding>, StoreError> {
     Err(left_out("sqlite"))
 }
 
@@ -96,6 +146,21 @@ mod tests {
         let queue = connect(&format!("sqlite://{}/queue.db", dir.path().display())).await.unwrap();
         assert!(!queue.migrate().await.unwrap().is_empty());
         assert_eq!(queue.schema().await.unwrap().check(), Ok(()));
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[tokio::test]
+    async fn a_store_is_looked_over_and_none_is_made() {
+        use queue_core::diagnose::{Level, worst};
+
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/queue.db", dir.path().display());
+        let examination = Examination::at(queue_core::Timestamp::from_micros(0));
+        assert!(diagnose(&url, examination).await.is_err());
+        assert!(!dir.path().join("queue.db").exists());
+        connect(&url).await.unwrap().migrate().await.unwrap();
+        let findings = diagnose(&url, examination).await.unwrap();
+        assert_eq!(worst(&findings), Level::Ok, "{findings:#?}");
     }
 
     #[cfg(feature = "mysql")]

@@ -193,7 +193,7 @@ pub use client::Queue;
 pub use clock::{OsEntropy, SystemClock, TokioClock};
 pub use codec::EncodeError;
 pub use complete::{Complete, CompleteError};
-pub use connect::connect;
+pub use connect::{connect, diagnose};
 pub use ctx::{Ctx, percent};
 pub use enqueue::{Enqueue, EnqueueAll, EnqueueAllError, EnqueueError, WithinKnownStore};
 pub use error::{Result, ResultExt, TaskError};

@@ -50,6 +50,7 @@ mod busy;
 mod claiming;
 mod clock;
 mod connection;
+mod doctor;
 mod enqueue;
 mod error;
 #[cfg(test)]
@@ -61,7 +62,6 @@ mod marks;
 mod migrate;
 mod names;
 mod options;
-#[cfg(test)]
 mod plans;
 mod reaping;
 mod session;

@@ -29,6 +29,11 @@ const MAKE: &str = "CREATE TABLE queue_schema (
 const FIND: &str = "SELECT version, min_compatible FROM queue_schema WHERE id = 1";
 const SET: &str = "INSERT OR REPLACE INTO queue_schema (id, version, min_compatible) VALUES (1, ?1, ?2)";
 
+/// The whole schema, as an empty database gets it.
+pub(crate) fn statements() -> impl Iterator<Item = &'static str> {
+    std::iter::once(MAKE).chain(STEPS.iter().map(|step| step.sql))
+}
+
 pub(crate) fn status(work: &Work<'_>) -> Result<SchemaStatus> {
     let found: Option<(u32, u32)> =
         if work.exists(EXISTS, [])? { work.first(FIND, [], |row| Ok((row.get(0)?, row.get(1)?)))? } else { None };

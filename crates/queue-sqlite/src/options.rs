@@ -105,7 +105,9 @@ impl SqliteOptions {
     /// The file must be there already.
     #[must_use]
     pub const fn existing(mut self) -> Self {
-        self.mode = Mode::ReadWrite;
+        if matches!(self.mode, Mode::Create) {
+            self.mode = Mode::ReadWrite;
+        }
         self
     }
 
@@ -181,6 +183,8 @@ mod tests {
         assert_eq!(parse("sqlite://../a/q.db?mode=rw"), (file("../a/q.db"), Mode::ReadWrite));
         assert_eq!(parse("sqlite:///abs/my%20q.db?mode=ro"), (file("/abs/my q.db"), Mode::ReadOnly));
         assert_eq!(parse("sqlite:///abs/q.db?mode=rwc"), (file("/abs/q.db"), Mode::Create));
+        assert_eq!(SqliteOptions::file("q.db").existing().mode, Mode::ReadWrite);
+        assert_eq!(SqliteOptions::file("q.db").read_only().existing().mode, Mode::ReadOnly);
         assert_eq!(parse("sqlite::memory:"), (Place::Memory, Mode::Create));
         assert_eq!(parse("sqlite://:memory:"), (Place::Memory, Mode::Create));
     }

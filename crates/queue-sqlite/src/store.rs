@@ -45,6 +45,8 @@ pub struct SqliteStore {
     /// The file's name, as SQLite tells it of a connection; `None` in memory.
     path: Option<String>,
     now: Now,
+    /// How long a write waits for another process before it is tried again.
+    pub(crate) busy_timeout: Duration,
     /// Ids put aside for transactions of the user's, in which none can be reserved.
     aside: Mutex<Option<IdBlock>>,
 }
@@ -101,6 +103,7 @@ impl SqliteStore {
             server: options.server(),
             path,
             now: options.now,
+            busy_timeout: options.busy_timeout,
             aside: Mutex::new(None),
         })
     }

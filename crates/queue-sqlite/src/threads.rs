@@ -18,7 +18,7 @@ use crate::work::{Memory, Work};
 const GROUP_JOBS_MAX: usize = 64;
 const GROUP_WEIGHT_MAX: Weight = 1_000;
 /// How often a transaction is begun before the store says that it is unavailable. Each try waits for the busy timeout.
-const BEGIN_TRIES_MAX: u32 = 3;
+pub(crate) const BEGIN_TRIES_MAX: u32 = 3;
 
 /// Some threads and the jobs in front of them. They end when this is dropped, after the jobs that wait.
 pub(crate) struct Threads {

@@ -1,5 +1,6 @@
 //! The commands: each reads its arguments, acts through the runtime, and prints.
 
+mod doctor;
 mod enqueue;
 mod migrate;
 mod prune;
@@ -24,6 +25,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Work(args) => work::run(&database, *args, &mut output).await?,
         Command::Task(args) => task::run(&database, args, &mut output).await?,
         Command::Stats => stats::run(&database, &mut output).await?,
+        Command::Doctor(args) => doctor::run(&database, &args, &mut output).await?,
         Command::Prune(args) => prune::run(&database, &args, &mut output).await?,
         Command::Demo(args) => demo::run(&database, &args, &mut output).await?,
         Command::Bench(args) => bench::run(&database, &args, &mut output).await?,

@@ -1,5 +1,6 @@
 //! What commands print. Text that was stored is escaped on its way out.
 
+pub(crate) mod doctor;
 pub(crate) mod escape;
 pub(crate) mod stats;
 pub(crate) mod table;

@@ -39,7 +39,7 @@ impl Operation for Prune {
                 continue;
             }
             let sql = format!(
-                "SELECT completed_at, task_id FROM queue_finished FORCE INDEX (PRIMARY) WHERE status = {} AND \
+                "SELECT completed_at, task_id, type_id FROM queue_finished FORCE INDEX (PRIMARY) WHERE status = {} AND \
                  completed_at < {before} ORDER BY completed_at, task_id LIMIT {} FOR UPDATE SKIP LOCKED",
                 status.code(),
                 self.limit

@@ -1,0 +1,145 @@
+//! The doctor: whether the server, the account, the schema and what is in it are as the store needs them.
+//!
+//! It writes nothing. A check that the account may not make is a warning that names the right.
+
+mod invariants;
+mod plans;
+#[cfg(test)]
+pub(crate) mod recording;
+mod rights;
+mod schema;
+mod settings;
+mod state;
+mod statements;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use queue_core::diagnose::{Diagnose, Examination, Finding, Level};
+use queue_core::{Migrate as _, StoreError};
+
+use crate::connection::{Conn, Connections};
+use crate::error::{Failure, number, plain, to_store_error};
+use crate::inner::Inner;
+use crate::migrate;
+use crate::options::MySqlOptions;
+use crate::server::{Flavor, Server};
+use crate::store::MySqlStore;
+use settings::Settings;
+use statements::Sample;
+
+/// As long as the lists of a large batch.
+const LIST: u64 = 200;
+
+#[async_trait]
+impl Diagnose for MySqlStore {
+    async fn diagnose(&self, examination: Examination) -> Vec<Finding> {
+        let store = self.clone();
+        // In a task of its own, as every call: dropping the future leaves no connection in the middle of an answer.
+        let examined = tokio::spawn(async move {
+            let mut findings = vec![server(&store.inner)];
+            if let Err(error) = examine(&store, examination, &mut findings).await {
+                findings.push(interrupted(&error));
+            }
+            findings
+        });
+        examined.await.unwrap_or_else(|error| vec![interrupted(&StoreError::other(error.to_string()))])
+    }
+}
+
+fn interrupted(error: &StoreError) -> Finding {
+    Finding::fail(
+        "connection",
+        format!("the examination was cut short: {error}"),
+        "see to the connection and run it again",
+    )
+}
+
+/// The part that is cheap: one round trip at connect. What makes every write fail is refused, the rest is logged.
+pub(crate) async fn at_connect(connections: &Connections, options: &MySqlOptions) -> Result<(), StoreError> {
+    let mut conn = connections.acquire(false).await?;
+    let settings = match Settings::read(&mut conn).await {
+        Ok(settings) => settings,
+        Err(error) => return Err(to_store_error(&error, false, connections.place())),
+    };
+    connections.put_back(conn);
+    for finding in settings.needed(options).into_iter().filter(|finding| finding.level == Level::Fail) {
+        if finding.check == "binlog" || finding.check == "isolation" {
+            let advice = finding.advice.unwrap_or_default();
+            let reason = format!("{}: {}; {advice}", connections.place(), finding.detail);
+            return Err(StoreError::Unsupported { reason });
+        }
+        tracing::warn!(check = finding.check, advice = finding.advice, "{}: {}", connections.place(), finding.detail);
+    }
+    Ok(())
+}
+
+async fn examine(store: &MySqlStore, examination: Examination, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
+    let inner: &Arc<Inner> = &store.inner;
+    let mut conn = inner.connections.acquire(false).await?;
+    let place = inner.connections.place();
+    let lost = |error: sqlx::Error| to_store_error(&error, false, place);
+    let (clock, now) = state::clock(&mut conn, examination.wall).await.map_err(lost)?;
+    let settings = Settings::read(&mut conn).await.map_err(lost)?;
+    findings.extend(settings.needed(&inner.options));
+    findings.extend(settings.others(inner.server.flavor, &inner.options, examination.lease));
+    findings.push(clock);
+    findings.push(state::replicas(&mut conn).await.map_err(lost)?);
+    findings.extend(state::snapshots(&mut conn, inner.server.flavor).await.map_err(lost)?);
+    let rights = rights::Rights::find(&mut conn).await.map_err(lost)?;
+    let is_usable = match store.schema().await {
+        Ok(status) => match status.check() {
+            Ok(()) => {
+                let told = format!("version {}, as this program brings", status.found.unwrap_or_default());
+                findings.push(Finding::ok("schema", told));
+                true
+            }
+            Err(problem) => {
+                findings.push(Finding::fail("schema", problem.to_string(), "queue migrate"));
+                status.found.is_some()
+            }
+        },
+        Err(error) => {
+            findings.push(Finding::warn("schema", format!("its version cannot be read: {error}"), "see `privileges`"));
+            true
+        }
+    };
+    if !is_usable {
+        return Ok(());
+    }
+    findings.extend(rights.findings(&inner.server.database));
+    let expected = schema::expected(migrate::steps().chain([migrate::MAKE]));
+    let found = schema::found(&mut conn).await.map_err(lost)?;
+    findings.extend(schema::compare(&expected, &found, &rights.hidden()));
+    findings.push(state::skip_locked(inner, &mut conn).await?);
+    let sample = Sample { id: last_id(&mut conn).await.saturating_sub(LIST).max(1), time: now.as_micros(), list: LIST };
+    findings.extend(plans::check(&mut conn, inner.server.flavor, sample).await.map_err(lost)?);
+    match invariants::check(&mut conn, examination.tasks_max).await {
+        Ok(found) => findings.extend(found),
+        Err(Failure::Sql(error)) if number(&error).is_some() => {
+            let told = format!("whether each task is where it must be cannot be looked at: {}", plain(&error));
+            findings.push(Finding::warn("invariants", told, "see `privileges` and `tables`"));
+        }
+        Err(Failure::Sql(error)) => return Err(lost(error)),
+        Err(Failure::Store(error)) => return Err(error),
+        Err(Failure::Again(what)) => return Err(StoreError::unavailable(what)),
+    }
+    Ok(())
+}
+
+fn server(inner: &Inner) -> Finding {
+    let Server { flavor, version: (major, minor, patch), .. } = &inner.server;
+    let name = match flavor {
+        Flavor::MySql => "MySQL",
+        Flavor::MariaDb => "MariaDB",
+        Flavor::OceanBase => "OceanBase",
+    };
+    Finding::ok("server", format!("{name} {major}.{minor}.{patch} at {}", inner.connections.place()))
+}
+
+/// The last task id that was reserved; a small one when it cannot be read.
+async fn last_id(conn: &mut Conn) -> u64 {
+    let asked = conn.run("SELECT next_id FROM queue_id_block".to_owned()).await;
+    let rows = asked.ok().and_then(|mut replies| replies.pop()).unwrap_or_default().rows;
+    rows.first().and_then(|row| crate::sql::value(row, 0).ok()).unwrap_or(1)
+}
