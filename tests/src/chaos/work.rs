@@ -291,7 +291,7 @@ fn is_unknown(error: &EnqueueError) -> std::result::Result<bool, Box<dyn Error>>
     }
 }
 
-/// What `queue work --exec` runs: a task of the type [`EXEC`].
+/// What `queue work --exec` runs: a task of the type `EXEC`.
 ///
 /// # Errors
 ///
