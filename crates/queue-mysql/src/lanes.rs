@@ -5,7 +5,7 @@
 //! process remembers up to where it has taken all there was, and looks at the head once a second only: for rows that were
 //! written with an earlier time than others, or committed late, or given back by a claim that was rolled back.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -131,7 +131,7 @@ impl Bound {
 /// What this process remembers of lanes and queues.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
-    marks: Mutex<HashMap<(Lane, u64), Mark>>,
+    marks: Mutex<BTreeMap<(Lane, u64), Mark>>,
     /// Rows that could not be claimed, and until when they are passed over.
     avoided: Mutex<HashMap<TaskId, i64>>,
     /// The queue that was served last.
