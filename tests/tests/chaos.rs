@@ -22,7 +22,7 @@ fn the_short_chaos_loses_nothing_and_does_nothing_twice_on_mariadb() {
 fn run(variable: &str) {
     let set =
         |name: &str| env::var(name).unwrap_or_else(|_| panic!("set {name}: run the tests with `cargo xtask test`"));
-    let ran = Command::new(env!("CARGO_BIN_EXE_queue-chaos"))
+    let ran = Command::new(env!("CARGO_BIN_EXE_queue_chaos"))
         .args(["run", "--seconds", SECONDS, "--seed", SEED, "--recipe", &set(variable), "--queue", &set("QUEUE_BIN")])
         .output()
         .expect("the program can be started");

@@ -30,7 +30,7 @@ pub(crate) struct ChaosArgs {
 /// Runs `cargo xtask chaos`.
 pub(crate) fn run(workspace: &Workspace, args: &ChaosArgs) -> Result<()> {
     let built = Build::binaries_of(workspace, &["queue-cli", "queue-tests"])?;
-    let (chaos, queue) = (built.binary("queue-chaos")?, built.binary("queue")?);
+    let (chaos, queue) = (built.binary("queue_chaos")?, built.binary("queue")?);
     server::sweep(&workspace.target);
     let kinds = match args.engine {
         Some(DevEngine::Mysql) => vec![Kind::Mysql],

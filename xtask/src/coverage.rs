@@ -50,6 +50,7 @@ impl Coverage {
             fs::remove_dir_all(&raw)?;
         }
         fs::create_dir_all(&raw)?;
+        // A shell drops variables with a dash in their names: no program whose tests need `CARGO_BIN_EXE_…` may have one.
         // Cargo keeps what a wrapper built apart by the wrapper's path: another set of flags needs another name.
         let wrapper = home.join("rustc-instrumented-1");
         let script = "#!/bin/sh\nexec \"$@\" -C instrument-coverage -C llvm-args=-runtime-counter-relocation\n";

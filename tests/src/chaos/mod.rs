@@ -14,7 +14,7 @@
 //! | `judgement` | the notes of all processes and the tables, checked |
 //! | `report` | what came of it |
 //!
-//! The network is [`crate::proxy`], the checker is [`crate::history`]. The program is `queue-chaos`, which `cargo xtask chaos`
+//! The network is [`crate::proxy`], the checker is [`crate::history`]. The program is `queue_chaos`, which `cargo xtask chaos`
 //! builds and starts; it starts itself again for the processes of a run.
 
 mod cast;

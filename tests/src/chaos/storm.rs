@@ -38,7 +38,7 @@ pub struct Storm {
     pub server: ServerRecipe,
     /// The faults.
     pub plan: Plan,
-    /// The program `queue-chaos`.
+    /// The program `queue_chaos`.
     pub program: PathBuf,
     /// The program `queue`.
     pub queue: PathBuf,

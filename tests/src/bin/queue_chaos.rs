@@ -1,4 +1,4 @@
-//! The chaos run as a program: `queue-chaos run`, which starts itself again as `work`, `produce` and `exec` for the processes
+//! The chaos run as a program: `queue_chaos run`, which starts itself again as `work`, `produce` and `exec` for the processes
 //! of the run. `cargo xtask chaos` builds and starts it.
 
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 use queue_tests::chaos::{self, Ended, Plan, ServerRecipe, Storm};
 
 #[derive(Debug, Parser)]
-#[command(name = "queue-chaos")]
+#[command(name = "queue_chaos")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -85,7 +85,7 @@ async fn run(recipe: PathBuf, queue: PathBuf, seed: u64, length: Duration, lease
     let left_out: Vec<_> = server.left_out().into_iter().map(|(fault, _)| fault).collect();
     let plan = Plan::new(seed, length, lease, &left_out);
     println!("{}: {plan}", server.name);
-    let folder = tempfile::Builder::new().prefix("queue-chaos-").tempdir()?;
+    let folder = tempfile::Builder::new().prefix("queue_chaos-").tempdir()?;
     let storm = Storm { server, plan, program: std::env::current_exe()?, queue, folder: folder.path().to_owned() };
     let report = match chaos::run(storm).await {
         Ok(report) => report,
