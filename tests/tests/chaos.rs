@@ -19,6 +19,11 @@ fn the_short_chaos_loses_nothing_and_does_nothing_twice_on_mariadb() {
     run("TEST_MARIADB_RECIPE");
 }
 
+#[test]
+fn the_short_chaos_loses_nothing_and_does_nothing_twice_on_oceanbase() {
+    run("TEST_OCEANBASE_RECIPE");
+}
+
 fn run(variable: &str) {
     let set =
         |name: &str| env::var(name).unwrap_or_else(|_| panic!("set {name}: run the tests with `cargo xtask test`"));

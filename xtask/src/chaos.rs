@@ -35,9 +35,7 @@ pub(crate) fn run(workspace: &Workspace, args: &ChaosArgs) -> Result<()> {
     let kinds = match args.engine {
         Some(DevEngine::Mysql) => vec![Kind::Mysql],
         Some(DevEngine::Mariadb) => vec![Kind::Mariadb],
-        Some(DevEngine::Oceanbase) => {
-            bail!("the chaos run knows MySQL and MariaDB; OceanBase has the conformance suite (`cargo xtask test`)")
-        }
+        Some(DevEngine::Oceanbase) => vec![Kind::OceanBase],
         None => vec![Kind::Mysql, Kind::Mariadb],
     };
     let seed = args.seed.unwrap_or_else(|| RandomState::new().hash_one(0) % 1_000_000);

@@ -26,6 +26,7 @@ const FAILOVERS: u32 = 2;
 /// The package of the tests that kill a server of their own, and their names without the engine.
 const OWN_SERVERS_PACKAGE: &str = "queue-tests";
 const OWN_SERVERS_TEST: &str = "the_short_chaos_loses_nothing_and_does_nothing_twice_on_";
+const SKIP_OWN_SERVERS: &[&str] = &["--skip", OWN_SERVERS_TEST];
 
 /// What `test` and `coverage` are told.
 #[derive(Debug, Default, Args)]
@@ -75,7 +76,7 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs, report: Report) -> Res
     let (built, choices) = std::thread::scope(|scope| {
         let choices = scope.spawn(|| -> Result<_> {
             let choices = server::choose(&workspace.target)?;
-            let own = if args.wants_own_servers() { server::own::both(&workspace.target)? } else { Vec::new() };
+            let own = if args.wants_own_servers() { server::own::one_of_each(&workspace.target)? } else { Vec::new() };
             Ok((choices, own))
         });
         let built = Build::new(workspace, args, coverage.as_ref());
@@ -233,9 +234,13 @@ impl Build {
         }
     }
 
+    fn has_own(&self, kind: Kind) -> bool {
+        self.own.iter().any(|own| own.kind == kind)
+    }
+
     /// The tests whose servers cannot be had, each as an option that skips it.
     fn skipped(&self, args: &TestArgs) -> Vec<String> {
-        let missing = |kind: &Kind| args.wants_own_servers() && !self.own.iter().any(|own| own.kind == *kind);
+        let missing = |kind: &Kind| args.wants_own_servers() && !self.has_own(*kind);
         let name = |kind| if kind == Kind::Mysql { "mysql" } else { MARIADB_FILTER };
         let missing = [Kind::Mysql, Kind::Mariadb].into_iter().filter(missing).map(name);
         missing.flat_map(|name| ["--skip".to_owned(), format!("{OWN_SERVERS_TEST}{name}")]).collect()
@@ -273,8 +278,8 @@ fn second_mariadb(
     }
     println!("\nonce more on {second}: the tests with `{MARIADB_FILTER}` in their names");
     // A server's death is a matter of the engine, hardly of its release.
-    const SKIP: &[&str] = &["--skip", OWN_SERVERS_TEST];
-    let named = Named { filter: MARIADB_FILTER, skip: SKIP, variable: Kind::Mariadb.url_variable(), server: second };
+    let skip = SKIP_OWN_SERVERS;
+    let named = Named { filter: MARIADB_FILTER, skip, variable: Kind::Mariadb.url_variable(), server: second };
     named.run(args, coverage, built, servers, tally)
 }
 
@@ -302,7 +307,8 @@ fn scale_out(
     };
     println!("\non {server}: the tests with `{OCEANBASE_FILTER}` in their names");
     let variable = Kind::OceanBase.url_variable();
-    let named = Named { filter: OCEANBASE_FILTER, skip: &[], variable, server: &server };
+    let skip: &[&str] = if built.has_own(Kind::OceanBase) { &[] } else { SKIP_OWN_SERVERS };
+    let named = Named { filter: OCEANBASE_FILTER, skip, variable, server: &server };
     named.run(args, coverage, built, servers, tally)?;
     Ok(server.to_string())
 }
