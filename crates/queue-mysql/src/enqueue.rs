@@ -23,7 +23,7 @@ const PAYLOAD_ROW_BYTES: usize = 72;
 /// A body of which few fit into a packet.
 const LARGE_BODY_BYTES: usize = 1_500;
 /// What is sent at once of large bodies.
-const LARGE_PACKET_BYTES: usize = 4 << 20;
+pub(crate) const LARGE_PACKET_BYTES: usize = 4 << 20;
 /// Tasks whose rows without a body fit into a packet.
 const PACKET_TASKS: usize = 200;
 /// Keys looked up by one statement.

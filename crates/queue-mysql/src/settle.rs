@@ -15,7 +15,7 @@ use queue_core::{
 use sqlx::mysql::MySqlArguments;
 
 use crate::connection::Conn;
-use crate::enqueue::add;
+use crate::enqueue::{LARGE_PACKET_BYTES, add};
 use crate::error::{Class, Failure, classify};
 use crate::held::Leftovers;
 use crate::inner::{Inner, missing};
@@ -287,11 +287,24 @@ pub(crate) fn kept(result: &TaskResult, bytes_max: u64) -> (Option<u64>, Option<
     }
 }
 
+/// The bytes of a result, at most.
+fn size(result: &TaskResult) -> usize {
+    match result {
+        TaskResult::Value(body) => body.len(),
+        TaskResult::None | TaskResult::Dropped { .. } => 0,
+    }
+}
+
 /// Writes results, which are bytes of the user's and so are bound.
 async fn insert_results(conn: &mut Conn, results: &[(TaskId, &TaskResult)], bytes_max: u64) -> Result<(), sqlx::Error> {
     let mut rest = results;
     while !rest.is_empty() {
-        let (now, later) = rest.split_at(chunk(rest.len()));
+        let mut bytes = 0;
+        let fits = rest.iter().take_while(|(_, result)| {
+            bytes += size(result);
+            bytes <= LARGE_PACKET_BYTES
+        });
+        let (now, later) = rest.split_at(chunk(fits.count().max(1)));
         rest = later;
         let mut arguments = MySqlArguments::default();
         for (task, result) in now {

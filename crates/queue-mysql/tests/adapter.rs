@@ -326,6 +326,34 @@ async fn look_further_on(variable: &str) {
 }
 
 #[tokio::test]
+async fn many_large_results_are_more_than_one_packet_on_mysql() {
+    large_results(MYSQL).await;
+}
+
+#[tokio::test]
+async fn many_large_results_are_more_than_one_packet_on_mariadb() {
+    large_results(MARIADB).await;
+}
+
+/// Together they are larger than what MariaDB takes at once (`max_allowed_packet`).
+async fn large_results(variable: &str) {
+    let database = Database::fresh(variable).await;
+    let store = database.store();
+    let batch = new_tasks(store, 500).await;
+    store.enqueue(batch).await.unwrap();
+    let session = session(store).await;
+    let tasks = claim(store, session, 1, 500).await;
+    let result = TaskResult::Value(format!("\"{}\"", "r".repeat(65_000)).into());
+    let complete =
+        |task: &ClaimedTask| Settle::by_holder(task.id, task.claim, Settlement::Complete { result: result.clone() });
+    let settled = store.settle(tasks.iter().map(complete).collect()).await.unwrap();
+    assert_eq!(settled, vec![Settled::Applied; 500]);
+    for task in [&tasks[0], &tasks[499]] {
+        assert_eq!(store.get(task.id).await.unwrap().unwrap().result, result);
+    }
+}
+
+#[tokio::test]
 async fn claiming_and_settling_wait_for_no_neighbour() {
     neighbours(MYSQL).await;
 }
