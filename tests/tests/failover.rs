@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use queue_runtime::{Ctx, MySqlStore, Pool, Queue, Result};
+use queue_testkit::around::Wrapped;
 use queue_tests::history::{Fact, FinalState, How, RecordingStore, Verdict, Violation, check};
 use queue_tests::{Group, History, Job, Journal};
 use sqlx::{AssertSqlSafe, Executor as _, MySqlConnection, Row as _};
@@ -68,7 +69,7 @@ impl Drop for Run<'_> {
 /// A queue whose calls are noted.
 async fn recorded(url: &str, journal: &Journal) -> Queue {
     let store = MySqlStore::connect(url).await.expect("the database can be reached");
-    Queue::new(RecordingStore::new(Arc::new(store), journal.clone())).erase()
+    Queue::new(Wrapped(RecordingStore::new(Arc::new(store), journal.clone()))).erase()
 }
 
 #[tokio::test]

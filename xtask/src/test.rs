@@ -90,21 +90,22 @@ pub(crate) fn run(workspace: &Workspace, args: &TestArgs, report: Report) -> Res
         println!("server: {server}");
     }
 
-    let mut tally = Tally::default();
-    cargo_test(workspace, args, coverage.as_ref(), &built, &servers, &mut tally)?;
-    second_mariadb(args, coverage.as_ref(), &built, &servers, &mut tally)?;
-    let oceanbase = scale_out(workspace, args, coverage.as_ref(), &built, &servers, &mut tally)?;
-    fail_over(workspace, args, coverage.as_ref(), &built, &servers, &mut tally)?;
+    let mut run = Run { workspace, args, coverage: coverage.as_ref(), built: &built, servers, tally: Tally::default() };
+    run.cargo_test()?;
+    run.second_mariadb()?;
+    let oceanbase = run.scale_out()?;
+    run.fail_over()?;
     if args.is_whole() {
         let mut own = workspace.cargo("test");
         own.args(["--quiet", "--package", "xtask"]);
-        tally.watch(&mut own, "xtask")?;
+        run.tally.watch(&mut own, "xtask")?;
     }
 
     println!("\ntested on:");
-    servers.iter().for_each(|server| println!("  {server}"));
+    run.servers.iter().for_each(|server| println!("  {server}"));
     println!("  {oceanbase}");
     println!("  SQLite (bundled)");
+    let Run { servers, tally, .. } = run;
     drop(servers);
     println!("built in {} s, tested in {} s", built_after.as_secs(), (start.elapsed() - built_after).as_secs());
     println!("{} passed, {} failed", tally.passed, tally.failed);
@@ -218,166 +219,145 @@ impl Build {
         }
     }
 
+    fn has_own(&self, kind: Kind) -> bool {
+        self.own.iter().any(|own| own.kind == kind)
+    }
+}
+
+/// A run of what was built.
+struct Run<'a> {
+    workspace: &'a Workspace,
+    args: &'a TestArgs,
+    coverage: Option<&'a Coverage>,
+    built: &'a Build,
+    servers: Vec<Server>,
+    tally: Tally,
+}
+
+impl Run<'_> {
+    fn cargo_test(&mut self) -> Result<()> {
+        let mut command = self.workspace.cargo("test");
+        command.arg("--no-fail-fast");
+        self.args.select(&mut command);
+        command.args(["--", "--skip", OCEANBASE_FILTER]).args(&self.args.rest).args(self.skipped());
+        self.environment(&mut command);
+        self.tally.watch(&mut command, "cargo test")
+    }
+
+    /// Runs the tests for MariaDB once more, on its second release.
+    fn second_mariadb(&mut self) -> Result<()> {
+        let second = self.servers.iter().find(|server| server.kind == Kind::MariadbLts);
+        let Some((name, url)) = second.map(|second| (second.to_string(), second.url.clone())) else { return Ok(()) };
+        if !self.args.rest.is_empty() {
+            println!("a filtered run: {name} is left out");
+            return Ok(());
+        }
+        println!("\nonce more on {name}: the tests with `{MARIADB_FILTER}` in their names");
+        // A server's death is a matter of the engine, hardly of its release.
+        let named = Named { filter: MARIADB_FILTER, skip: SKIP_OWN_SERVERS, kind: Kind::Mariadb, name, url };
+        self.named(&named)
+    }
+
+    /// Runs the tests for OceanBase, if one can be had: it is one more engine, and its build is not for every machine. Says on what
+    /// they ran, or why they did not. The server lives for them alone, because of its memory.
+    fn scale_out(&mut self) -> Result<String> {
+        let rest = &self.args.rest;
+        let is_asked_for = rest.is_empty() || rest.iter().any(|word| word.contains(OCEANBASE_FILTER));
+        if !is_asked_for || self.built.test("conformance").is_none() {
+            return Ok("not OceanBase: this run is filtered".to_owned());
+        }
+        let server = match server::choose_oceanbase(&self.workspace.target).and_then(server::Choice::start) {
+            Ok(server) => server,
+            Err(error) => {
+                let told = format!("not OceanBase, for want of a server: {error:#}");
+                println!("\n{told}");
+                return Ok(told);
+            }
+        };
+        println!("\non {server}: the tests with `{OCEANBASE_FILTER}` in their names");
+        let skip: &[&str] = if self.built.has_own(Kind::OceanBase) { &[] } else { SKIP_OWN_SERVERS };
+        let (name, url) = (server.to_string(), server.url.clone());
+        self.named(&Named { filter: OCEANBASE_FILTER, skip, kind: Kind::OceanBase, name, url })?;
+        Ok(server.to_string())
+    }
+
+    /// Runs tests that are told by their names.
+    fn named(&mut self, named: &Named) -> Result<()> {
+        let Named { filter, skip, kind, name, url } = named;
+        let mut any = false;
+        for (program, folder) in &self.built.tests {
+            let mut command = Command::new(program);
+            command.arg(filter).args(*skip).current_dir(folder).env("CARGO_MANIFEST_DIR", folder);
+            self.environment(&mut command);
+            command.env(kind.url_variable(), url);
+            let mut list = Command::new(program);
+            list.args([filter, "--list", "--format=terse"]).args(*skip).current_dir(folder);
+            self.environment(&mut list);
+            let listed = process::output(&mut list)
+                .with_context(|| format!("cannot list the tests of {}", program.display()))?;
+            if listed.lines().any(|line| line.ends_with(": test")) {
+                any = true;
+                self.tally.watch(&mut command, &format!("{} on {name}", program.display()))?;
+            }
+        }
+        if !any && self.args.is_whole() {
+            self.tally.broken.push(format!("no test has `{filter}` in its name, so none ran on {name}"));
+        }
+        Ok(())
+    }
+
+    /// Runs the failover test, alone, because it counts seconds.
+    fn fail_over(&mut self) -> Result<()> {
+        if !self.args.is_whole() {
+            println!("a filtered run: the failover test is left out (`cargo xtask failover` runs it alone)");
+            return Ok(());
+        }
+        let target = &self.workspace.target;
+        let program = match server::group_program(target) {
+            Ok(program) => program,
+            Err(error) if is_ci() => return Err(error.context("in CI the failover test is not left out")),
+            Err(error) => {
+                println!("the failover test is left out, for want of a server program: {error:#}");
+                return Ok(());
+            }
+        };
+        let mut command = failover::command(self.built, &program, target, FAILOVERS)?;
+        self.environment(&mut command);
+        self.tally.watch(&mut command, "failover")
+    }
+
     /// Sets what tests find in their environment.
-    fn environment(&self, command: &mut Command, coverage: Option<&Coverage>, servers: &[Server]) {
-        if let Some(coverage) = coverage {
+    fn environment(&self, command: &mut Command) {
+        if let Some(coverage) = self.coverage {
             coverage.instrument(command);
         }
-        for server in servers {
+        for server in &self.servers {
             command.env(server.kind.url_variable(), &server.url);
         }
-        for own in &self.own {
+        for own in &self.built.own {
             command.env(own.kind.recipe_variable(), own.recipe());
         }
-        if let Some(queue) = self.binaries.get("queue") {
+        if let Some(queue) = self.built.binaries.get("queue") {
             command.env("QUEUE_BIN", queue);
         }
     }
 
-    fn has_own(&self, kind: Kind) -> bool {
-        self.own.iter().any(|own| own.kind == kind)
-    }
-
     /// The tests whose servers cannot be had, each as an option that skips it.
-    fn skipped(&self, args: &TestArgs) -> Vec<String> {
-        let missing = |kind: &Kind| args.wants_own_servers() && !self.has_own(*kind);
+    fn skipped(&self) -> Vec<String> {
+        let missing = |kind: &Kind| self.args.wants_own_servers() && !self.built.has_own(*kind);
         let name = |kind| if kind == Kind::Mysql { "mysql" } else { MARIADB_FILTER };
         let missing = [Kind::Mysql, Kind::Mariadb].into_iter().filter(missing).map(name);
         missing.flat_map(|name| ["--skip".to_owned(), format!("{OWN_SERVERS_TEST}{name}")]).collect()
     }
 }
 
-fn cargo_test(
-    workspace: &Workspace,
-    args: &TestArgs,
-    coverage: Option<&Coverage>,
-    built: &Build,
-    servers: &[Server],
-    tally: &mut Tally,
-) -> Result<()> {
-    let mut command = workspace.cargo("test");
-    command.arg("--no-fail-fast");
-    args.select(&mut command);
-    command.args(["--", "--skip", OCEANBASE_FILTER]).args(&args.rest).args(built.skipped(args));
-    built.environment(&mut command, coverage, servers);
-    tally.watch(&mut command, "cargo test")
-}
-
-/// Runs the tests for MariaDB once more, on its second release.
-fn second_mariadb(
-    args: &TestArgs,
-    coverage: Option<&Coverage>,
-    built: &Build,
-    servers: &[Server],
-    tally: &mut Tally,
-) -> Result<()> {
-    let Some(second) = servers.iter().find(|server| server.kind == Kind::MariadbLts) else { return Ok(()) };
-    if !args.rest.is_empty() {
-        println!("a filtered run: {second} is left out");
-        return Ok(());
-    }
-    println!("\nonce more on {second}: the tests with `{MARIADB_FILTER}` in their names");
-    // A server's death is a matter of the engine, hardly of its release.
-    let skip = SKIP_OWN_SERVERS;
-    let named = Named { filter: MARIADB_FILTER, skip, variable: Kind::Mariadb.url_variable(), server: second };
-    named.run(args, coverage, built, servers, tally)
-}
-
-/// Runs the tests for OceanBase, if one can be had: it is one more engine, and its build is not for every machine. Says on what
-/// they ran, or why they did not. The server lives for them alone, because of its memory.
-fn scale_out(
-    workspace: &Workspace,
-    args: &TestArgs,
-    coverage: Option<&Coverage>,
-    built: &Build,
-    servers: &[Server],
-    tally: &mut Tally,
-) -> Result<String> {
-    let is_asked_for = args.rest.is_empty() || args.rest.iter().any(|word| word.contains(OCEANBASE_FILTER));
-    if !is_asked_for || built.test("conformance").is_none() {
-        return Ok("not OceanBase: this run is filtered".to_owned());
-    }
-    let server = match server::choose_oceanbase(&workspace.target).and_then(server::Choice::start) {
-        Ok(server) => server,
-        Err(error) => {
-            let told = format!("not OceanBase, for want of a server: {error:#}");
-            println!("\n{told}");
-            return Ok(told);
-        }
-    };
-    println!("\non {server}: the tests with `{OCEANBASE_FILTER}` in their names");
-    let variable = Kind::OceanBase.url_variable();
-    let skip: &[&str] = if built.has_own(Kind::OceanBase) { &[] } else { SKIP_OWN_SERVERS };
-    let named = Named { filter: OCEANBASE_FILTER, skip, variable, server: &server };
-    named.run(args, coverage, built, servers, tally)?;
-    Ok(server.to_string())
-}
-
 /// Tests that are told by their names, and the server that they run on.
-struct Named<'a> {
+struct Named {
     filter: &'static str,
     skip: &'static [&'static str],
-    variable: &'static str,
-    server: &'a Server,
-}
-
-impl Named<'_> {
-    fn run(
-        &self,
-        args: &TestArgs,
-        coverage: Option<&Coverage>,
-        built: &Build,
-        servers: &[Server],
-        tally: &mut Tally,
-    ) -> Result<()> {
-        let Self { filter, skip, variable, server } = self;
-        let mut any = false;
-        for (program, folder) in &built.tests {
-            let mut command = Command::new(program);
-            command.arg(filter).args(*skip).current_dir(folder).env("CARGO_MANIFEST_DIR", folder);
-            built.environment(&mut command, coverage, servers);
-            command.env(variable, &server.url);
-            let mut list = Command::new(program);
-            list.args([filter, "--list", "--format=terse"]).args(*skip).current_dir(folder);
-            built.environment(&mut list, coverage, servers);
-            let listed = process::output(&mut list)
-                .with_context(|| format!("cannot list the tests of {}", program.display()))?;
-            if listed.lines().any(|line| line.ends_with(": test")) {
-                any = true;
-                tally.watch(&mut command, &format!("{} on {server}", program.display()))?;
-            }
-        }
-        if !any && args.is_whole() {
-            tally.broken.push(format!("no test has `{filter}` in its name, so none ran on {server}"));
-        }
-        Ok(())
-    }
-}
-
-/// Runs the failover test, alone, because it counts seconds.
-fn fail_over(
-    workspace: &Workspace,
-    args: &TestArgs,
-    coverage: Option<&Coverage>,
-    built: &Build,
-    servers: &[Server],
-    tally: &mut Tally,
-) -> Result<()> {
-    if !args.is_whole() {
-        println!("a filtered run: the failover test is left out (`cargo xtask failover` runs it alone)");
-        return Ok(());
-    }
-    let program = match server::group_program(&workspace.target) {
-        Ok(program) => program,
-        Err(error) if is_ci() => return Err(error.context("in CI the failover test is not left out")),
-        Err(error) => {
-            println!("the failover test is left out, for want of a server program: {error:#}");
-            return Ok(());
-        }
-    };
-    let mut command = failover::command(built, &program, &workspace.target, FAILOVERS)?;
-    built.environment(&mut command, coverage, servers);
-    tally.watch(&mut command, "failover")
+    kind: Kind,
+    name: String,
+    url: String,
 }
 
 /// What the test programs said.

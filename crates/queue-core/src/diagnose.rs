@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::store::SchemaStatus;
 use crate::time::Timestamp;
 
 /// How bad a finding is.
@@ -64,6 +65,17 @@ impl Finding {
     pub fn fail(check: &'static str, detail: impl Into<String>, advice: impl Into<String>) -> Self {
         Self { check, level: Level::Fail, detail: detail.into(), advice: Some(advice.into()) }
     }
+
+    /// Whether the schema is one that this library may use.
+    #[must_use]
+    pub fn of_schema(status: &SchemaStatus) -> Self {
+        match status.check() {
+            Ok(()) => {
+                Self::ok("schema", format!("version {}, as this program brings", status.found.unwrap_or_default()))
+            }
+            Err(problem) => Self::fail("schema", problem.to_string(), "queue migrate"),
+        }
+    }
 }
 
 /// The worst level among the findings.
@@ -110,6 +122,14 @@ pub trait Diagnose: Send + Sync + Debug {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_schema_is_usable_or_says_what_to_do() {
+        let status = SchemaStatus { found: Some(2), supported: 2, min_compatible: Some(1) };
+        assert_eq!(Finding::of_schema(&status), Finding::ok("schema", "version 2, as this program brings"));
+        let missing = Finding::of_schema(&SchemaStatus { found: None, ..status });
+        assert_eq!((missing.level, missing.advice.as_deref()), (Level::Fail, Some("queue migrate")));
+    }
 
     #[test]
     fn the_worst_finding_counts() {

@@ -65,17 +65,10 @@ impl Diagnose for SqliteStore {
         let mut findings = vec![Finding::ok("server", format!("SQLite {} at {place}", rusqlite::version()))];
         findings.extend(self.writing().await);
         let is_usable = match self.schema().await {
-            Ok(status) => match status.check() {
-                Ok(()) => {
-                    let told = format!("version {}, as this program brings", status.found.unwrap_or_default());
-                    findings.push(Finding::ok("schema", told));
-                    true
-                }
-                Err(problem) => {
-                    findings.push(Finding::fail("schema", problem.to_string(), "queue migrate"));
-                    status.found.is_some()
-                }
-            },
+            Ok(status) => {
+                findings.push(Finding::of_schema(&status));
+                status.found.is_some()
+            }
             Err(error) => {
                 findings.push(cut_short(&error));
                 false

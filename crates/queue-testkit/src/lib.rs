@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`memory`] | [`MemoryStore`], the reference store; deterministic, with transactions |
 //! | [`mod@conformance`] | the suite: one master list of cases, one test a case |
+//! | [`around`] | a store around another one that changes some calls |
 //! | [`faulty`] | [`FaultyStore`], any store with errors, delays and lost answers in between |
 //! | [`clock`], [`entropy`] | a clock that is moved by hand, random bits out of a seed |
 //! | [`recorder`] | an observer that remembers |
@@ -38,6 +39,7 @@
 //! assert!(conformance::CASES.contains(&("claim", "takes_a_task_and_marks_it")));
 //! ```
 
+pub mod around;
 pub mod clock;
 pub mod conformance;
 pub mod entropy;

@@ -11,6 +11,7 @@ use queue_runtime::{
     StoreError, Task, TaskType,
 };
 use queue_testkit::SeededEntropy;
+use queue_testkit::around::Wrapped;
 use serde::{Deserialize, Serialize};
 use sqlx::MySqlPool;
 use sqlx::mysql::MySqlPoolOptions;
@@ -98,7 +99,7 @@ pub enum Ended {
 pub async fn work(url: &str, folder: &Path, name: &str, lease: Duration) -> std::result::Result<Ended, Box<dyn Error>> {
     let journal = Journal::in_folder(folder);
     let queue = Queue::new(connected(|| MySqlStore::connect(url)).await?);
-    let recorded = Queue::new(RecordingStore::new(queue.erased_store(), journal.clone()));
+    let recorded = Queue::new(Wrapped(RecordingStore::new(queue.erased_store(), journal.clone())));
     let db = MySqlPoolOptions::new().max_connections(4).acquire_timeout(lease).connect_lazy(url)?;
     let pool = Pool::with_state(&recorded, Tools { journal, queue, db })
         .handle(native)
@@ -203,7 +204,7 @@ pub async fn produce(url: &str, folder: &Path, id: u64, seed: u64) -> std::resul
     let journal = Journal::in_folder(folder);
     let entropy = SeededEntropy::new(seed ^ id);
     let store = connected(|| MySqlStore::connect(url)).await?;
-    let queue = Queue::new(RecordingStore::new(Arc::new(store), journal.clone()).job(number_of)).erase();
+    let queue = Queue::new(Wrapped(RecordingStore::new(Arc::new(store), journal.clone()).job(number_of))).erase();
     let mut next = id << 32;
     loop {
         let batch: Vec<_> = (0..1 + entropy.below(10))

@@ -4,17 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use queue_core::admin::{Acted, Action, Filter, Page, Pause, Selection, Stats};
+use queue_core::admin::{Acted, Action, Selection};
 use queue_core::claim::Resolved;
-use queue_core::ids::IdBlock;
-use queue_core::progress::ProgressUpdate;
-use queue_core::reap::{FencedSession, Lost, StoreTime, Swept};
-use queue_core::session::{Renewal, SessionRecord, SessionSpec};
-use queue_core::store::{SchemaStatus, Trip};
+use queue_core::reap::FencedSession;
+use queue_core::session::{Renewal, SessionSpec};
+use queue_core::store::Trip;
 use queue_core::{
-    AttemptRecord, ClaimId, ClaimReply, ClaimRequest, Claimed, Enqueued, Migrate, NewTask, QueueName, Scope, SessionId,
-    Settle, Settled, Status, Store, StoreError, StoreLimits, TaskAdmin, TaskId, TaskRecord, TaskStore,
+    ClaimId, ClaimReply, ClaimRequest, Claimed, Enqueued, NewTask, SessionId, Settle, Settled, Store, StoreError,
+    TaskId,
 };
+
+use queue_testkit::around::Around;
 
 use super::event::{Fact, Operation, To};
 use super::journal::Journal;
@@ -77,17 +77,9 @@ fn letter(item: &Settle) -> (u64, u64, To, bool) {
 }
 
 #[async_trait]
-impl TaskStore for RecordingStore {
-    fn limits(&self) -> StoreLimits {
-        self.inner.limits()
-    }
-
-    fn retries(&self) -> Vec<(&'static str, u64)> {
-        self.inner.retries()
-    }
-
-    async fn reserve_ids(&self, count: u32) -> Result<IdBlock, StoreError> {
-        self.inner.reserve_ids(count).await
+impl Around for RecordingStore {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     async fn enqueue(&self, batch: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError> {
@@ -161,51 +153,12 @@ impl TaskStore for RecordingStore {
         trip
     }
 
-    async fn progress(&self, batch: Vec<ProgressUpdate>) -> Result<(), StoreError> {
-        self.inner.progress(batch).await
-    }
-
-    async fn time(&self) -> Result<StoreTime, StoreError> {
-        self.inner.time().await
-    }
-
     async fn fence_expired(&self, limit: usize) -> Result<Vec<FencedSession>, StoreError> {
         let fenced = self.inner.fence_expired(limit).await?;
         for session in &fenced {
             self.journal.record(Fact::SessionFenced { session: session.id.get() });
         }
         Ok(fenced)
-    }
-
-    async fn lost(&self, limit: usize) -> Result<Lost, StoreError> {
-        self.inner.lost(limit).await
-    }
-
-    async fn expire(&self, limit: usize) -> Result<Swept, StoreError> {
-        self.inner.expire(limit).await
-    }
-
-    async fn is_busy(&self, scope: Scope) -> Result<bool, StoreError> {
-        self.inner.is_busy(scope).await
-    }
-}
-
-#[async_trait]
-impl TaskAdmin for RecordingStore {
-    async fn get(&self, task: TaskId) -> Result<Option<TaskRecord>, StoreError> {
-        self.inner.get(task).await
-    }
-
-    async fn attempts(&self, task: TaskId) -> Result<Vec<AttemptRecord>, StoreError> {
-        self.inner.attempts(task).await
-    }
-
-    async fn list(&self, filter: Filter, page: Page) -> Result<Vec<TaskRecord>, StoreError> {
-        self.inner.list(filter, page).await
-    }
-
-    async fn stats(&self) -> Result<Stats, StoreError> {
-        self.inner.stats().await
     }
 
     /// Actions on what matches a filter are only noted once they are answered: who checks the history names ids.
@@ -228,32 +181,5 @@ impl TaskAdmin for RecordingStore {
             }
         }
         Ok(answers)
-    }
-
-    async fn set_paused(&self, queue: QueueName, pause: Option<Pause>, actor: &str) -> Result<(), StoreError> {
-        self.inner.set_paused(queue, pause, actor).await
-    }
-
-    async fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {
-        self.inner.sessions().await
-    }
-
-    async fn request_drain(&self, session: SessionId, actor: &str) -> Result<bool, StoreError> {
-        self.inner.request_drain(session, actor).await
-    }
-
-    async fn prune(&self, status: Option<Status>, older_than: Duration, limit: usize) -> Result<u64, StoreError> {
-        self.inner.prune(status, older_than, limit).await
-    }
-}
-
-#[async_trait]
-impl Migrate for RecordingStore {
-    async fn migrate(&self) -> Result<Vec<u32>, StoreError> {
-        self.inner.migrate().await
-    }
-
-    async fn schema(&self) -> Result<SchemaStatus, StoreError> {
-        self.inner.schema().await
     }
 }

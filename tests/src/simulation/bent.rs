@@ -5,21 +5,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use queue_core::admin::{Acted, Action, Filter, Page, Pause, Selection, Stats};
+use queue_core::admin::{Filter, Page};
 use queue_core::claim::Resolved;
-use queue_core::ids::IdBlock;
 use queue_core::progress::ProgressUpdate;
-use queue_core::reap::{FencedSession, Lost, LostTask, StoreTime, Swept};
-use queue_core::session::{Renewal, SessionRecord, SessionSpec, Signals};
+use queue_core::reap::{Lost, LostTask};
+use queue_core::session::{Renewal, Signals};
 use queue_core::settlement::{Requeue, Run};
-use queue_core::store::SchemaStatus;
 use queue_core::{
-    AttemptRecord, ClaimId, ClaimReply, ClaimRequest, Claimed, Clock as _, Enqueued, Migrate, NewTask, QueueName,
-    Scope, SessionId, Settle, Settled, Settlement, Status, Store, StoreError, StoreLimits, TaskAdmin, TaskId,
-    TaskRecord, TaskStore,
+    ClaimId, ClaimReply, ClaimRequest, Claimed, Clock as _, SessionId, Settle, Settled, Settlement, Status, Store,
+    StoreError, TaskId, TaskRecord,
 };
 use queue_runtime::clock::TokioClock;
 use queue_testkit::SeededEntropy;
+use queue_testkit::around::{Around, Wrapped};
 
 /// A way to be wrong that the simulation must notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +90,8 @@ impl Bent {
         clock: TokioClock,
         broken: Option<Broken>,
         stale: Option<SeededEntropy>,
-    ) -> Self {
-        Self { inner, clock, broken, stale: stale.map(Arc::new), memory: Arc::default() }
+    ) -> Wrapped<Self> {
+        Wrapped(Self { inner, clock, broken, stale: stale.map(Arc::new), memory: Arc::default() })
     }
 
     fn is(&self, broken: Broken) -> bool {
@@ -157,21 +155,9 @@ impl Bent {
 }
 
 #[async_trait]
-impl TaskStore for Bent {
-    fn limits(&self) -> StoreLimits {
-        self.inner.limits()
-    }
-
-    async fn reserve_ids(&self, count: u32) -> Result<IdBlock, StoreError> {
-        self.inner.reserve_ids(count).await
-    }
-
-    async fn enqueue(&self, batch: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError> {
-        self.inner.enqueue(batch).await
-    }
-
-    async fn open_session(&self, spec: SessionSpec) -> Result<Renewal, StoreError> {
-        self.inner.open_session(spec).await
+impl Around for Bent {
+    fn inner(&self) -> &dyn Store {
+        &*self.inner
     }
 
     async fn renew_session(&self, session: SessionId, lease: Duration) -> Result<Renewal, StoreError> {
@@ -193,10 +179,6 @@ impl TaskStore for Bent {
             _ => {}
         }
         answer
-    }
-
-    async fn close_session(&self, session: SessionId) -> Result<(), StoreError> {
-        self.inner.close_session(session).await
     }
 
     async fn claim(&self, mut request: ClaimRequest) -> Result<ClaimReply, StoreError> {
@@ -251,14 +233,6 @@ impl TaskStore for Bent {
         self.inner.progress(batch).await
     }
 
-    async fn time(&self) -> Result<StoreTime, StoreError> {
-        self.inner.time().await
-    }
-
-    async fn fence_expired(&self, limit: usize) -> Result<Vec<FencedSession>, StoreError> {
-        self.inner.fence_expired(limit).await
-    }
-
     async fn lost(&self, limit: usize) -> Result<Lost, StoreError> {
         let mut lost = self.inner.lost(limit).await?;
         if self.is(Broken::ReaperIgnoresLiveSessions) {
@@ -273,14 +247,6 @@ impl TaskStore for Bent {
         }
         Ok(lost)
     }
-
-    async fn expire(&self, limit: usize) -> Result<Swept, StoreError> {
-        self.inner.expire(limit).await
-    }
-
-    async fn is_busy(&self, scope: Scope) -> Result<bool, StoreError> {
-        self.inner.is_busy(scope).await
-    }
 }
 
 fn as_lost(task: TaskRecord) -> Option<LostTask> {
@@ -292,54 +258,4 @@ fn as_lost(task: TaskRecord) -> Option<LostTask> {
         cancel_requested: task.state.cancel_requested,
     };
     Some(LostTask { id: task.id, claim: task.state.claim?, task_type: task.task_type, run })
-}
-
-#[async_trait]
-impl TaskAdmin for Bent {
-    async fn get(&self, task: TaskId) -> Result<Option<TaskRecord>, StoreError> {
-        self.inner.get(task).await
-    }
-
-    async fn attempts(&self, task: TaskId) -> Result<Vec<AttemptRecord>, StoreError> {
-        self.inner.attempts(task).await
-    }
-
-    async fn list(&self, filter: Filter, page: Page) -> Result<Vec<TaskRecord>, StoreError> {
-        self.inner.list(filter, page).await
-    }
-
-    async fn stats(&self) -> Result<Stats, StoreError> {
-        self.inner.stats().await
-    }
-
-    async fn act(&self, selection: Selection, action: Action, actor: &str) -> Result<Vec<(TaskId, Acted)>, StoreError> {
-        self.inner.act(selection, action, actor).await
-    }
-
-    async fn set_paused(&self, queue: QueueName, pause: Option<Pause>, actor: &str) -> Result<(), StoreError> {
-        self.inner.set_paused(queue, pause, actor).await
-    }
-
-    async fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {
-        self.inner.sessions().await
-    }
-
-    async fn request_drain(&self, session: SessionId, actor: &str) -> Result<bool, StoreError> {
-        self.inner.request_drain(session, actor).await
-    }
-
-    async fn prune(&self, status: Option<Status>, older_than: Duration, limit: usize) -> Result<u64, StoreError> {
-        self.inner.prune(status, older_than, limit).await
-    }
-}
-
-#[async_trait]
-impl Migrate for Bent {
-    async fn migrate(&self) -> Result<Vec<u32>, StoreError> {
-        self.inner.migrate().await
-    }
-
-    async fn schema(&self) -> Result<SchemaStatus, StoreError> {
-        self.inner.schema().await
-    }
 }

@@ -13,6 +13,7 @@ use queue_core::{
 use queue_runtime::clock::TokioClock;
 use queue_runtime::ports::{Ports, Spawn as _};
 use queue_runtime::{Limits, Pool, Queue, RunningPool};
+use queue_testkit::around::Wrapped;
 use queue_testkit::{FaultyStore, MemoryStore, SeededEntropy, StoreClock};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -289,7 +290,7 @@ impl<'a> World<'a> {
     /// An operator acts; whether it goes with how the task stands is the store's business.
     async fn act(&self, task: Option<TaskId>, action: Action) {
         let Some(task) = task else { return };
-        let recorded = RecordingStore::new(Arc::clone(&self.beneath), self.journal(WORLD));
+        let recorded = Wrapped(RecordingStore::new(Arc::clone(&self.beneath), self.journal(WORLD)));
         let _ = recorded.act(Selection::Ids(vec![task]), action, "sim").await;
     }
 
@@ -353,9 +354,9 @@ impl<'a> World<'a> {
     }
 
     /// The store as a process sees it: faults on the way, notes of what is true, and what is broken or stale beneath.
-    fn view(&self, process: u32, weather: &Weather, around: Option<Broken>) -> Bent {
+    fn view(&self, process: u32, weather: &Weather, around: Option<Broken>) -> Wrapped<Bent> {
         let beneath: Arc<dyn Store> = Arc::clone(&self.beneath);
-        let recording = RecordingStore::new(beneath, self.journal(process)).job(performance::job);
+        let recording = Wrapped(RecordingStore::new(beneath, self.journal(process)).job(performance::job));
         Bent::new(Arc::new(FaultyStore::new(recording, weather.clone())), self.clock, around, None)
     }
 

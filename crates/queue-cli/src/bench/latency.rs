@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use queue_runtime::queue_core::{Clock, Entropy as _};
-use queue_runtime::{OsEntropy, Queue, TaskType};
+use queue_runtime::queue_core::Entropy as _;
+use queue_runtime::{OsEntropy, Queue, QueueName};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -113,26 +113,18 @@ pub(super) async fn pickup_here(queue: &Queue, work: &Workload, options: &Bench)
         }
     });
     let running = running.start().await.map_err(|error| failed("cannot start the pool", error))?;
-    let mut times = Vec::new();
-    for number in 0..options.tasks.min(PICKUPS) {
-        rest().await;
-        let acknowledged = one(queue, work, &work.types[0], number, &into, &clock).await?;
-        let started = async {
-            loop {
-                match told.recv().await {
-                    Some((told, at)) if told == number => return Some(at),
-                    Some(_) => {}
-                    None => return None,
-                }
+    let times = pickups(queue, work, options, &into, "an idle pool", async |number| {
+        loop {
+            match told.recv().await {
+                Some((told, at)) if told == number => return Ok(at),
+                Some(_) => {}
+                None => return Err(never_started("an idle pool")),
             }
-        };
-        match timeout(PATIENCE, started).await {
-            Ok(Some(at)) => times.push(at.saturating_sub(acknowledged)),
-            _ => return Err(Failure::failed("a task on an idle pool did not start")),
         }
-    }
+    });
+    let times = times.await?;
     running.shutdown(STOP).await.map_err(|error| failed("the pool", error))?;
-    Ok(Times::new(times))
+    Ok(times)
 }
 
 /// The same, where another process works. What it says comes through a pipe, which is a part of the time.
@@ -141,46 +133,51 @@ pub(super) async fn pickup_across(queue: &Queue, url: &str, work: &Workload, opt
     let into = named("across")?;
     let mut worker = Worker::start(url, 1, options.concurrency, std::slice::from_ref(&into)).await?;
     worker.go().await?;
+    let times = pickups(queue, work, options, &into, "an idle pool of another process", async |number| {
+        loop {
+            if let Said::Started(told) = worker.said().await?
+                && told == number
+            {
+                return Ok(clock.monotonic());
+            }
+        }
+    });
+    let times = times.await?;
+    worker.end().await?;
+    Ok(times)
+}
+
+/// Enqueues tasks one by one on a pool that is idle, and measures from each one's acknowledgement to the time that `started` tells
+/// for its number.
+async fn pickups(
+    queue: &Queue,
+    work: &Workload,
+    options: &Bench,
+    into: &QueueName,
+    whose: &str,
+    mut started: impl AsyncFnMut(u64) -> Outcome<Duration>,
+) -> Outcome<Times> {
+    let clock = queue.clock();
     let mut times = Vec::new();
     for number in 0..options.tasks.min(PICKUPS) {
         rest().await;
-        let acknowledged = one(queue, work, &work.types[0], number, &into, &clock).await?;
-        let started = async {
-            loop {
-                match worker.said().await {
-                    Ok(Said::Started(told)) if told == number => return Ok(clock.monotonic()),
-                    Ok(_) => {}
-                    Err(failure) => return Err(failure),
-                }
-            }
-        };
-        match timeout(PATIENCE, started).await {
-            Ok(at) => times.push(at?.saturating_sub(acknowledged)),
-            Err(_) => return Err(Failure::failed("a task on an idle pool of another process did not start")),
-        }
+        let mut spec = work.told(into, number);
+        spec.task_type = work.types[0].clone();
+        queue.enqueue_spec(spec).await.map_err(|error| failed("cannot enqueue", error))?;
+        let acknowledged = clock.monotonic();
+        let at = timeout(PATIENCE, started(number)).await.map_err(|_| never_started(whose))??;
+        times.push(at.saturating_sub(acknowledged));
     }
-    worker.end().await?;
     Ok(Times::new(times))
+}
+
+fn never_started(whose: &str) -> Failure {
+    Failure::failed(format!("a task on {whose} did not start"))
 }
 
 /// Waits long enough for the pool to poll as rarely as it ever does, and not always as long.
 async fn rest() {
     sleep(Duration::from_millis(60 + OsEntropy.next_u64() % 60)).await;
-}
-
-/// Enqueues one task. Returns when that was acknowledged.
-async fn one(
-    queue: &Queue,
-    work: &Workload,
-    task_type: &TaskType,
-    number: u64,
-    into: &queue_runtime::QueueName,
-    clock: &Arc<dyn Clock>,
-) -> Outcome<Duration> {
-    let mut spec = work.told(into, number);
-    spec.task_type = task_type.clone();
-    queue.enqueue_spec(spec).await.map_err(|error| failed("cannot enqueue", error))?;
-    Ok(clock.monotonic())
 }
 
 #[cfg(test)]

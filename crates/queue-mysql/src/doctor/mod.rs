@@ -88,17 +88,10 @@ async fn examine(store: &MySqlStore, examination: Examination, findings: &mut Ve
     findings.extend(state::snapshots(&mut conn, inner.server.flavor).await.map_err(lost)?);
     let rights = rights::Rights::find(&mut conn).await.map_err(lost)?;
     let is_usable = match store.schema().await {
-        Ok(status) => match status.check() {
-            Ok(()) => {
-                let told = format!("version {}, as this program brings", status.found.unwrap_or_default());
-                findings.push(Finding::ok("schema", told));
-                true
-            }
-            Err(problem) => {
-                findings.push(Finding::fail("schema", problem.to_string(), "queue migrate"));
-                status.found.is_some()
-            }
-        },
+        Ok(status) => {
+            findings.push(Finding::of_schema(&status));
+            status.found.is_some()
+        }
         Err(error) => {
             findings.push(Finding::warn("schema", format!("its version cannot be read: {error}"), "see `privileges`"));
             true

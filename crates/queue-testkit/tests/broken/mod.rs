@@ -4,18 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use queue_core::admin::{Acted, Action, Filter, Page, Pause, Selection, Stats};
+use queue_core::admin::{Acted, Action, Filter, Page, Pause, Selection};
 use queue_core::claim::Resolved;
-use queue_core::ids::IdBlock;
-use queue_core::progress::ProgressUpdate;
-use queue_core::reap::{FencedSession, Lost, StoreTime, Swept};
-use queue_core::session::{Renewal, SessionRecord, SessionSpec};
-use queue_core::store::SchemaStatus;
+use queue_core::reap::{Lost, Swept};
+use queue_core::session::{Renewal, SessionSpec};
 use queue_core::{
-    AttemptRecord, ClaimId, ClaimReply, ClaimRequest, Enqueued, Migrate, NewTask, QueueName, Scope, SessionId, Settle,
-    Settled, Status, StoreError, StoreLimits, TaskAdmin, TaskId, TaskRecord, TaskStore,
+    ClaimId, ClaimReply, ClaimRequest, Enqueued, NewTask, QueueName, Scope, SessionId, Settle, Settled, Status, Store,
+    StoreError, TaskAdmin, TaskId, TaskRecord, TaskStore,
 };
 use queue_testkit::MemoryStore;
+use queue_testkit::around::{Around, Wrapped};
 
 /// Which promise is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,25 +60,19 @@ pub(crate) struct BrokenStore {
 
 impl BrokenStore {
     /// A store that breaks this promise.
-    pub(crate) fn new(broken: Broken) -> Self {
-        Self { inner: MemoryStore::new(), broken }
+    pub(crate) fn new(broken: Broken) -> Wrapped<Self> {
+        Wrapped(Self { inner: MemoryStore::new(), broken })
     }
-}
 
-impl BrokenStore {
     fn is(&self, broken: Broken) -> bool {
         self.broken == broken
     }
 }
 
 #[async_trait]
-impl TaskStore for BrokenStore {
-    fn limits(&self) -> StoreLimits {
-        self.inner.limits()
-    }
-
-    async fn reserve_ids(&self, count: u32) -> Result<IdBlock, StoreError> {
-        self.inner.reserve_ids(count).await
+impl Around for BrokenStore {
+    fn inner(&self) -> &dyn Store {
+        &self.inner
     }
 
     async fn enqueue(&self, batch: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError> {
@@ -98,10 +90,6 @@ impl TaskStore for BrokenStore {
         Ok(answers)
     }
 
-    async fn open_session(&self, spec: SessionSpec) -> Result<Renewal, StoreError> {
-        self.inner.open_session(spec).await
-    }
-
     async fn renew_session(&self, session: SessionId, lease: Duration) -> Result<Renewal, StoreError> {
         let mut renewal = self.inner.renew_session(session, lease).await?;
         if let Renewal::Renewed(signals) = &mut renewal
@@ -110,10 +98,6 @@ impl TaskStore for BrokenStore {
             signals.cancels.clear();
         }
         Ok(renewal)
-    }
-
-    async fn close_session(&self, session: SessionId) -> Result<(), StoreError> {
-        self.inner.close_session(session).await
     }
 
     async fn claim(&self, mut request: ClaimRequest) -> Result<ClaimReply, StoreError> {
@@ -158,18 +142,6 @@ impl TaskStore for BrokenStore {
         self.inner.settle(batch.into()).await
     }
 
-    async fn progress(&self, batch: Vec<ProgressUpdate>) -> Result<(), StoreError> {
-        self.inner.progress(batch).await
-    }
-
-    async fn time(&self) -> Result<StoreTime, StoreError> {
-        self.inner.time().await
-    }
-
-    async fn fence_expired(&self, limit: usize) -> Result<Vec<FencedSession>, StoreError> {
-        self.inner.fence_expired(limit).await
-    }
-
     async fn lost(&self, limit: usize) -> Result<Lost, StoreError> {
         if self.is(Broken::NobodyIsAlive) {
             for session in self.inner.sessions().await? {
@@ -187,27 +159,12 @@ impl TaskStore for BrokenStore {
     async fn is_busy(&self, scope: Scope) -> Result<bool, StoreError> {
         Ok(!self.is(Broken::NeverBusy) && self.inner.is_busy(scope).await?)
     }
-}
-
-#[async_trait]
-impl TaskAdmin for BrokenStore {
-    async fn get(&self, task: TaskId) -> Result<Option<TaskRecord>, StoreError> {
-        self.inner.get(task).await
-    }
-
-    async fn attempts(&self, task: TaskId) -> Result<Vec<AttemptRecord>, StoreError> {
-        self.inner.attempts(task).await
-    }
 
     async fn list(&self, filter: Filter, mut page: Page) -> Result<Vec<TaskRecord>, StoreError> {
         if self.is(Broken::PagesOverlap) {
             page.after = page.after.map(|(first, second)| (first, second.saturating_sub(1)));
         }
         self.inner.list(filter, page).await
-    }
-
-    async fn stats(&self) -> Result<Stats, StoreError> {
-        self.inner.stats().await
     }
 
     async fn act(&self, selection: Selection, action: Action, actor: &str) -> Result<Vec<(TaskId, Acted)>, StoreError> {
@@ -225,27 +182,8 @@ impl TaskAdmin for BrokenStore {
         self.inner.set_paused(queue, pause.filter(|_| !self.is(Broken::NoPause)), actor).await
     }
 
-    async fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError> {
-        self.inner.sessions().await
-    }
-
-    async fn request_drain(&self, session: SessionId, actor: &str) -> Result<bool, StoreError> {
-        self.inner.request_drain(session, actor).await
-    }
-
     async fn prune(&self, status: Option<Status>, older_than: Duration, limit: usize) -> Result<u64, StoreError> {
         let older_than = if self.is(Broken::PrunesTheYoung) { Duration::ZERO } else { older_than };
         self.inner.prune(status, older_than, limit).await
-    }
-}
-
-#[async_trait]
-impl Migrate for BrokenStore {
-    async fn migrate(&self) -> Result<Vec<u32>, StoreError> {
-        self.inner.migrate().await
-    }
-
-    async fn schema(&self) -> Result<SchemaStatus, StoreError> {
-        self.inner.schema().await
     }
 }
