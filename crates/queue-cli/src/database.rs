@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::args::{DEFAULT_URL, Global, URL_VARIABLE};
 use crate::failure::{Failure, Outcome};
-use crate::url::redacted;
+use crate::url::{hosts, redacted};
 use queue_runtime::queue_core::error::SchemaProblem;
 use queue_runtime::queue_core::{Examination, Finding};
 use queue_runtime::{Queue, StoreError, connect, diagnose};
@@ -97,10 +97,8 @@ impl Database {
     }
 
     /// Whether the URL names the members of a group and not one server.
-    fn names_several_hosts(&self) -> bool {
-        let authority = self.url.split_once("://").map_or("", |(_, rest)| rest);
-        let authority = authority.split(['/', '?']).next().unwrap_or_default();
-        authority.rsplit('@').next().is_some_and(|hosts| hosts.contains(','))
+    pub(crate) fn names_several_hosts(&self) -> bool {
+        self.file().is_none() && self.url[hosts(&self.url)].contains(',')
     }
 
     /// Whether there can be something to look at: a server, or a file that exists.
@@ -129,8 +127,7 @@ impl Database {
     pub(crate) async fn open(&self, need: Need) -> Outcome<Queue> {
         self.check_scheme()?;
         if need == Need::Look && !self.is_there() {
-            let failure = Failure::failed(format!("there is no {} yet", self.shown()));
-            return Err(failure.hint(self.command("migrate")));
+            return Err(self.missing());
         }
         let queue = connect(&self.url).await.map_err(|error| self.explain(&error))?;
         if need == Need::Migrate {
@@ -158,12 +155,16 @@ impl Database {
                 Err(error) => self.explain(&error),
             }
         } else {
-            Failure::failed(format!("there is no {} yet", self.shown())).hint(self.command("migrate"))
+            self.missing()
         };
         Ok(vec![Finding {
             advice: failure.help().map(str::to_owned),
             ..Finding::fail("connection", failure.message(), "")
         }])
+    }
+
+    fn missing(&self) -> Failure {
+        Failure::failed(format!("there is no {} yet", self.shown())).hint(self.command("migrate"))
     }
 
     pub(crate) fn check_scheme(&self) -> Outcome {

@@ -1,6 +1,8 @@
 //! Database URLs, as they may be shown: never with a password.
 
 use std::borrow::Cow;
+use std::ops::Range;
+use std::path::Path;
 
 /// The text with the password of every URL in it replaced by `***`.
 ///
@@ -42,6 +44,21 @@ pub(crate) fn redacted(text: &str) -> Cow<'_, str> {
     }
     shown.push_str(rest);
     Cow::Owned(shown)
+}
+
+/// The URL of a SQLite file.
+pub(crate) fn file_url(path: &Path) -> String {
+    let path = path.display().to_string().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    format!("sqlite://{path}")
+}
+
+/// Where the host, or several, with their ports stand in the URL of a server. A password may hold a slash that it should have
+/// escaped: the hosts begin after the last `@`.
+pub(crate) fn hosts(url: &str) -> Range<usize> {
+    let before = url.split('?').next().unwrap_or(url);
+    let start = before.find("://").map_or(0, |at| at + 3);
+    let start = before[start..].rfind('@').map_or(start, |at| start + at + 1);
+    start..before[start..].find('/').map_or(before.len(), |at| start + at)
 }
 
 /// Some drivers take a password as a parameter too.

@@ -32,7 +32,7 @@ impl StoreLimits {
         for task in batch {
             let bytes = task.spec.payload.body().len() as u64;
             at_most("a payload in bytes", bytes, self.payload_bytes_max)?;
-            task.spec.retry.backoff().stored()?;
+            task.spec.retry.backoff().check_stored()?;
             sum = sum.saturating_add(bytes);
         }
         at_most("a batch in payload bytes", sum, self.batch_bytes_max)

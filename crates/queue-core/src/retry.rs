@@ -101,6 +101,15 @@ impl Backoff {
         }
         Ok(text)
     }
+
+    /// Whether [`stored`](Self::stored) refuses it. Cheap: the text is only made where it may be too long.
+    pub(crate) fn check_stored(&self) -> Result<(), StoreError> {
+        // A delay has 26 digits at most, and a comma.
+        match self {
+            Self::Steps(steps) if "steps:".len() + steps.len() * 27 > BACKOFF_BYTES_MAX => self.stored().map(drop),
+            Self::Steps(_) | Self::Fixed(_) | Self::Exponential { .. } => Ok(()),
+        }
+    }
 }
 
 /// The one textual form in which stores keep a backoff: `steps:0,30000000`, `fixed:5000000` or

@@ -8,6 +8,8 @@ use queue_core::StoreError;
 use queue_core::error::SchemaProblem;
 use sqlx::mysql::MySqlDatabaseError;
 
+use crate::policy::Policy;
+
 /// What to do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -168,6 +170,15 @@ impl Failure {
             Self::Store(_) | Self::Again(_) => None,
         }
     }
+
+    /// The error of the port, where no commit was under way.
+    pub(crate) fn told(self, place: &str) -> StoreError {
+        match self {
+            Self::Sql(error) => to_store_error(&error, false, place),
+            Self::Store(error) => error,
+            Self::Again(what) => StoreError::unavailable(what),
+        }
+    }
 }
 
 /// What goes into a [`StoreError`]: the server's words and ours, never a statement.
@@ -186,7 +197,7 @@ impl Error for Told {}
 pub(crate) fn to_store_error(error: &sqlx::Error, committing: bool, place: &str) -> StoreError {
     let told = |hint: &str| Told(format!("{place}: {}{hint}", plain(error)));
     match classify(error) {
-        Class::Lost | Class::ReadOnly if committing => StoreError::unknown_outcome(told("")),
+        class if class.policy(committing) == Policy::Unknown => StoreError::unknown_outcome(told("")),
         Class::Lost | Class::Busy => StoreError::unavailable(told("")),
         // In a transaction of the caller's it may be gone already, and what comes next would commit by itself.
         Class::Repeat(_) => {

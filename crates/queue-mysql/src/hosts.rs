@@ -190,7 +190,11 @@ impl Hosts {
             let known = self.current().host;
             let host = match known {
                 Some(host) if !self.holds(seat) => Some(host),
-                _ => self.search().await.ok().map(|asked| self.take_place(asked).1.host),
+                // Where it is well it has not moved, though another name of the same server may answer sooner.
+                _ => match self.connect_to_current().await {
+                    Some((_, here)) => Some(here.host),
+                    None => self.search().await.ok().map(|asked| self.take_place(asked).1.host),
+                },
             };
             if host.is_some_and(|host| host != seat.host) {
                 return;

@@ -56,7 +56,7 @@ impl Operation for Status {
     }
 }
 
-async fn status(conn: &mut Conn) -> Result<SchemaStatus, Failure> {
+pub(crate) async fn status(conn: &mut Conn) -> Result<SchemaStatus, Failure> {
     let replies = match conn.run("SELECT version, min_compatible FROM queue_schema WHERE one = 1".to_owned()).await {
         Ok(replies) => replies,
         Err(error) if classify(&error) == Class::NoTable => Vec::new(),

@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use crate::connection::{Conn, repeat_delay};
 use crate::error::{Class, Failure, Told, classify, to_store_error};
 use crate::inner::Inner;
+use crate::policy::Policy;
 
 /// Tries of one call, at most.
 const TRIES_MAX: u32 = 10;
@@ -119,24 +120,32 @@ impl Inner {
                 Failure::Sql(error) => error,
             };
             let may_repeat = !committing || O::REPEATABLE;
-            match classify(&error) {
-                Class::Repeat(kind) if tries < TRIES_MAX && may_repeat => {
+            let class = classify(&error);
+            // It was the one to write to, and is not any more.
+            let is_refused = class == Class::ReadOnly;
+            if is_refused {
+                hosts.doubt(seat);
+            }
+            match class.policy(committing) {
+                Policy::RetryTransaction(kind) if tries < TRIES_MAX && may_repeat => {
                     self.retries.count(kind);
                     sleep(repeat_delay(tries)).await;
                 }
+                // Of several servers another one may take writes by now.
+                Policy::Reconnect | Policy::Unknown
+                    if is_refused && hosts.are_several() && tries < TRIES_AFTER_LOSS && may_repeat =>
+                {
+                    self.retries.count("moved");
+                }
                 // The server closes what lies idle for long, and restarts: one look with a new connection tells.
-                Class::Lost if (was_idle || O::REPEATABLE) && tries < TRIES_AFTER_LOSS && may_repeat => {
+                Policy::Reconnect | Policy::Unknown
+                    if !is_refused && (was_idle || O::REPEATABLE) && tries < TRIES_AFTER_LOSS && may_repeat =>
+                {
                     self.connections.forget_own();
                     self.retries.count("reconnect");
                 }
-                // It was the one to write to, and is not any more: look for the one that is.
-                Class::ReadOnly if hosts.are_several() && tries < TRIES_AFTER_LOSS && may_repeat => {
-                    hosts.doubt(seat);
-                    self.retries.count("moved");
-                }
-                class => {
-                    if class == Class::ReadOnly {
-                        hosts.doubt(seat);
+                _ => {
+                    if is_refused {
                         self.connections.forget_own();
                     }
                     return Err(to_store_error(&error, committing || unsure, self.connections.place()));

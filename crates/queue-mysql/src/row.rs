@@ -314,7 +314,7 @@ pub(crate) fn delete_ready(flavor: Flavor, keys: impl IntoIterator<Item = ReadyK
     let mut sql = Vec::new();
     for (lane, mut keys) in lanes {
         keys.sort_unstable_by_key(|key| (key.run_at, key.task));
-        match runs_of(&keys).filter(|_| flavor == Flavor::MySql) {
+        match flavor.deletes_runs().then(|| runs_of(&keys)).flatten() {
             Some(runs) => sql.push(format!(
                 "DELETE /*+ INDEX(queue_ready PRIMARY) */ FROM queue_ready WHERE {} AND ({runs})",
                 lane.condition()

@@ -106,6 +106,11 @@ impl Flavor {
         matches!(self, Self::OceanBase)
     }
 
+    /// Whether rows are deleted by runs of keys, and not by a list: only MySQL has a hint for the index that such a `DELETE` takes.
+    pub(crate) const fn deletes_runs(self) -> bool {
+        matches!(self, Self::MySql)
+    }
+
     /// Whether a row can be locked for sharing. OceanBase locks it for this transaction alone when asked for that.
     pub(crate) const fn shares_locks(self) -> bool {
         !matches!(self, Self::OceanBase)

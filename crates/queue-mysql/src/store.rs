@@ -18,7 +18,7 @@ use sqlx::MySqlConnection;
 
 use crate::connection::{Conn, Connections};
 use crate::enqueue::{self, Enqueue, ReserveIds};
-use crate::error::{Failure, to_store_error};
+use crate::error::Failure;
 use crate::inner::{Inner, missing};
 use crate::operation::Operation;
 use crate::options::MySqlOptions;
@@ -103,9 +103,7 @@ async fn find_server(connections: &Connections) -> Result<Server, StoreError> {
             } // else the next one waits for the backlog of a new primary, as a member must, or gets what its kind needs
             Ok(server)
         }
-        Err(Failure::Sql(error)) => Err(to_store_error(&error, false, connections.place())),
-        Err(Failure::Store(error)) => Err(error),
-        Err(Failure::Again(what)) => Err(StoreError::unavailable(what)),
+        Err(failure) => Err(failure.told(connections.place())),
     }
 }
 
@@ -242,11 +240,8 @@ impl Transactional for MySqlStore {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        enqueue::enqueue_in(&self.inner, conn, batch).await.map_err(|failure| match failure {
-            Failure::Sql(error) => to_store_error(&error, false, "in the transaction of the caller"),
-            Failure::Store(error) => error,
-            Failure::Again(what) => StoreError::unavailable(what),
-        })
+        let written = enqueue::enqueue_in(&self.inner, conn, batch).await;
+        written.map_err(|failure| failure.told("in the transaction of the caller"))
     }
 
     async fn complete_in(

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use queue_core::admin::{Acted, Action, Selection};
 use queue_core::claim::Capacity;
+use queue_core::diagnose::{Diagnose as _, Examination, Finding};
 use queue_core::progress::ProgressUpdate;
 use queue_core::session::{Renewal, SessionSpec};
 use queue_core::{
     ClaimId, ClaimReply, ClaimRequest, ClaimedTask, Enqueued, ErrorKind, Migrate as _, NewTask, Nonce, Payload,
     Percent, Progress, Scope, SessionId, Settle, Settled, Settlement, Status, TaskAdmin as _, TaskId, TaskResult,
-    TaskSpec, TaskStore as _, TaskType, Transactional as _,
+    TaskSpec, TaskStore as _, TaskType, Timestamp, Transactional as _,
 };
 use queue_mysql::MySqlStore;
 use queue_testkit::conformance::Fixture as _;
@@ -323,6 +324,15 @@ async fn look_further_on(variable: &str) {
     let claimed = claim(store, session, 2, 100).await;
     assert_eq!(claimed.len(), 8, "all that is free");
     held.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_doctor_needs_no_second_connection() {
+    let database = Database::fresh(MYSQL).await;
+    let store = MySqlStore::builder().max_connections(1).connect(&database.url()).await.unwrap();
+    let findings = store.diagnose(Examination::at(Timestamp::from_micros(0))).await;
+    let schema: Vec<_> = findings.iter().filter(|finding| finding.check == "schema").collect();
+    assert_eq!(schema, [&Finding::ok("schema", "version 1, as this program brings")]);
 }
 
 #[tokio::test]

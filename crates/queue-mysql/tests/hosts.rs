@@ -5,10 +5,12 @@ mod support;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use queue_core::{ErrorKind, StoreError, TaskStore as _};
 use queue_mysql::MySqlStore;
 use queue_testkit::conformance::Fixture as _;
+use sqlx::{Connection as _, Executor as _};
 use support::{Database, MARIADB, MYSQL};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -112,6 +114,29 @@ async fn when_no_host_takes_writes_each_has_its_say() {
     assert!(!format!("{denied} {denied:?}").contains("s3cret"), "the password is told: {denied:?}");
     let absent = refused(&format!("{before}@{closed},{host}/{name}_none")).await;
     assert_eq!(absent.kind(), ErrorKind::Other, "{absent}");
+}
+
+/// One server under two names: whichever answers first, a call that takes long has not moved.
+#[tokio::test]
+async fn a_slow_call_is_let_be_where_the_writes_still_are() {
+    let database = Database::fresh(MYSQL).await;
+    let (before, host, name) = parts(&database.url());
+    let hosts = [Proxy::to(&host).await, Proxy::to(&host).await, Proxy::to(&host).await, Proxy::to(&host).await];
+    let places = hosts.each_ref().map(|proxy| proxy.place.as_str()).join(",");
+    let wait = Duration::from_secs(20);
+    let store = MySqlStore::builder().lock_wait(wait).connect(&format!("{before}@{places}/{name}")).await.unwrap();
+    store.reserve_ids(1).await.unwrap();
+    let mut other = database.user().await;
+    let mut held = other.begin().await.unwrap();
+    held.execute("SELECT * FROM queue_id_block FOR UPDATE").await.unwrap();
+    let slow = async { store.reserve_ids(1).await.unwrap() };
+    let release = async {
+        // It is looked about every two seconds.
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        held.rollback().await.unwrap();
+    };
+    tokio::join!(slow, release);
+    assert_eq!(store.retries(), []);
 }
 
 #[tokio::test]

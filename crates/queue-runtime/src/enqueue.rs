@@ -50,7 +50,16 @@ pub enum EnqueueError {
     /// The store failed, after a bounded number of tries. [`StoreError::UnknownOutcome`] means that the task may have been
     /// written; enqueueing it again may make a second one, unless it has an idempotency key.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
+}
+
+impl From<StoreError> for EnqueueError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::KeyConflict { existing, .. } => Self::KeyConflict { existing },
+            error => Self::Store(error),
+        }
+    }
 }
 
 impl From<(TaskType, EncodeError)> for EnqueueError {

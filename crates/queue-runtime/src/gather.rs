@@ -46,7 +46,7 @@ struct Parcel {
     room: OwnedSemaphorePermit,
 }
 
-/// A task that has its id, and who waits for it.
+/// Tasks that have their ids, and who waits for them.
 struct Addressed {
     answers: VecDeque<Answer>,
     batch: Arc<[NewTask]>,
@@ -56,7 +56,7 @@ struct Addressed {
 
 /// Enqueues one task, together with others that are there.
 pub(crate) async fn enqueue(shared: &Shared, spec: TaskSpec) -> Result<Enqueued, EnqueueError> {
-    let (size, limit) = (spec.payload.body().len() as u64, shared.limits.payload_bytes_max);
+    let (size, limit) = (write::bytes(&spec), shared.limits.payload_bytes_max);
     if size > limit {
         return Err(EnqueueError::TooLarge { size, limit });
     }
@@ -99,7 +99,7 @@ impl Gatherer {
                 buffer.waiting.pop_front();
                 continue;
             }
-            bytes += next.spec.payload.body().len() as u64;
+            bytes += write::bytes(&next.spec);
             let full = batch.len() >= limits.batch_max || bytes > limits.batch_bytes_max;
             // The same key twice: the second must be told of a task that is there.
             let key = next.spec.key.as_ref().map(|key| (next.spec.task_type.clone(), key.clone()));
@@ -183,9 +183,9 @@ async fn deliver(shared: &Shared, mut addressed: Addressed) {
                 return;
             }
             // Nothing was written. The one is told, the others go again as they are.
-            Err(StoreError::KeyConflict { index, existing }) if index < addressed.batch.len() => {
+            Err(error @ StoreError::KeyConflict { index, .. }) if index < addressed.batch.len() => {
                 if let Some(answer) = addressed.answers.remove(index) {
-                    let _ = answer.send(Err(EnqueueError::KeyConflict { existing }));
+                    let _ = answer.send(Err(error.into()));
                 }
                 let others = addressed.batch.iter().enumerate().filter(|(place, _)| *place != index);
                 addressed.batch = others.map(|(_, task)| task.clone()).collect();
@@ -208,11 +208,7 @@ async fn one_by_one(shared: &Shared, addressed: Addressed) {
         if written.is_ok() {
             shared.wake();
         }
-        let _ = answer.send(match written {
-            Ok(enqueued) => write::single(enqueued),
-            Err(StoreError::KeyConflict { existing, .. }) => Err(EnqueueError::KeyConflict { existing }),
-            Err(error) => Err(error.into()),
-        });
+        let _ = answer.send(written.map_err(Into::into).and_then(write::single));
     }
 }
 

@@ -30,17 +30,9 @@ struct State {
 /// order each time.
 #[derive(Debug, Default)]
 struct Flight {
-    landing: OnceLock<Landing>,
+    /// Set when it is over, with what went wrong if anything did.
+    landing: OnceLock<Option<Arc<StoreError>>>,
     landed: Notify,
-}
-
-/// How a reservation ended.
-#[derive(Debug)]
-enum Landing {
-    Landed,
-    Failed(Arc<StoreError>),
-    /// The caller that made it was dropped.
-    Abandoned,
 }
 
 impl Flight {
@@ -56,8 +48,8 @@ impl Flight {
             landed.await;
         }
         match self.landing.get() {
-            Some(Landing::Failed(error)) => Err(retell(error)),
-            Some(Landing::Landed | Landing::Abandoned) | None => Ok(()),
+            Some(Some(error)) => Err(retell(error)),
+            Some(None) | None => Ok(()),
         }
     }
 }
@@ -66,16 +58,16 @@ impl Flight {
 struct Pilot(Arc<Flight>);
 
 impl Pilot {
-    fn land(&self, landing: Landing) {
+    fn land(&self, error: Option<Arc<StoreError>>) {
         // The first word counts.
-        let _ = self.0.landing.set(landing);
+        let _ = self.0.landing.set(error);
         self.0.landed.notify_waiters();
     }
 }
 
 impl Drop for Pilot {
     fn drop(&mut self) {
-        self.land(Landing::Abandoned);
+        self.land(None);
     }
 }
 
@@ -109,14 +101,14 @@ impl IdAllocator {
                 Step::Reserve(pilot, block_size) => match reserve(block_size).await {
                     Ok(block) => {
                         self.land(Some(block));
-                        pilot.land(Landing::Landed);
+                        pilot.land(None);
                     }
                     Err(error) => {
                         self.land(None);
                         let error = Arc::new(error);
                         // Nobody can join any more; those who did are told, and the error itself is for the caller.
                         if Arc::strong_count(&pilot.0) > 1 {
-                            pilot.land(Landing::Failed(Arc::clone(&error)));
+                            pilot.land(Some(Arc::clone(&error)));
                         }
                         return Err(Arc::try_unwrap(error).unwrap_or_else(|error| retell(&error)));
                     }

@@ -93,7 +93,7 @@ fn chunks(specs: Vec<TaskSpec>, limits: &StoreLimits) -> Result<Vec<Vec<TaskSpec
     Ok(chunks)
 }
 
-fn bytes(spec: &TaskSpec) -> u64 {
+pub(crate) fn bytes(spec: &TaskSpec) -> u64 {
     spec.payload.body().len() as u64
 }
 
@@ -163,11 +163,9 @@ fn checked(shared: &Shared, batch: &[NewTask], answers: Vec<Enqueued>) -> Result
 
 /// A store's error as that of a batch of which so much was written before.
 fn told(error: StoreError, written: Vec<Enqueued>) -> EnqueueAllError {
-    let (index, source) = match error {
-        StoreError::KeyConflict { index, existing } => {
-            (Some(written.len() + index), EnqueueError::KeyConflict { existing })
-        }
-        error => (None, EnqueueError::Store(error)),
+    let index = match &error {
+        StoreError::KeyConflict { index, .. } => Some(written.len() + index),
+        _ => None,
     };
-    EnqueueAllError { written, index, source }
+    EnqueueAllError { written, index, source: error.into() }
 }

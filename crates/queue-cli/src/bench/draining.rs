@@ -8,8 +8,8 @@ use queue_runtime::Queue;
 
 use super::memory;
 use super::options::Bench;
-use super::worker::{Said, Worker, drained};
-use super::workload::{Ended, STOP, Workload, failed, pool};
+use super::worker::{Said, Worker};
+use super::workload::{Ended, STOP, Workload, failed, pool, queues};
 use crate::failure::{Failure, Outcome};
 use tokio::sync::mpsc;
 
@@ -46,7 +46,7 @@ async fn alone(queue: &Queue, work: &Workload, options: &Bench, tasks: u64, done
     let began = clock.monotonic();
     let observer = Arc::clone(&ended);
     let started = Arc::clone(done);
-    let pool = pool(queue, &work.types, drained(options.queues)?, options.concurrency, move |_| {
+    let pool = pool(queue, &work.types, queues(options.queues)?, options.concurrency, move |_| {
         started.fetch_add(1, Ordering::Relaxed);
     });
     let running = pool.observer(observer).start().await.map_err(|error| failed("cannot start the pool", error))?;
@@ -58,13 +58,13 @@ async fn alone(queue: &Queue, work: &Workload, options: &Bench, tasks: u64, done
 }
 
 /// Transactions that the store has repeated until now.
-fn repeated(queue: &Queue) -> u64 {
+pub(super) fn repeated(queue: &Queue) -> u64 {
     queue.erased_store().retries().iter().map(|(_, count)| count).sum()
 }
 
 async fn together(queue: &Queue, url: &str, options: &Bench, tasks: u64, done: &Arc<AtomicU64>) -> Outcome<Drained> {
     let clock = queue.clock();
-    let queues = drained(options.queues)?;
+    let queues = queues(options.queues)?;
     let mut workers = Vec::new();
     for _ in 0..options.processes {
         workers.push(Worker::start(url, options.types, options.concurrency, &queues).await?);

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use queue_runtime::Queue;
+use queue_runtime::{Queue, TaskSpec};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{interval, sleep};
 
@@ -128,44 +128,39 @@ impl<'a> Measuring<'a> {
     async fn fill(&self, queue: &Queue, work: &Arc<Workload>) -> Outcome {
         let options = self.options;
         if options.history > 0 {
-            let make = {
-                let work = Arc::clone(work);
-                move |number| work.task(number)
-            };
-            let filling = enqueueing::bulk(queue, options.history, options.payload, &self.done, make);
-            self.watch("enqueuing what will be history", options.history, filling).await?;
+            self.put(queue, work, "enqueuing what will be history", options.history, Workload::task).await?;
             let working =
                 draining::drain(queue, self.place.database().url(), work, options, options.history, &self.done);
             self.watch("making history of it", options.history, working).await?;
         }
         if options.scheduled > 0 {
-            let make = {
-                let work = Arc::clone(work);
-                move |number| work.later(number)
-            };
-            let filling = enqueueing::bulk(queue, options.scheduled, options.payload, &self.done, make);
-            self.watch("enqueuing tasks for later", options.scheduled, filling).await?;
+            self.put(queue, work, "enqueuing tasks for later", options.scheduled, Workload::later).await?;
         }
         if options.backlog > 0 {
-            let make = {
-                let work = Arc::clone(work);
-                move |number| work.task(number)
-            };
-            let filling = enqueueing::bulk(queue, options.backlog, options.payload, &self.done, make);
-            self.watch("enqueuing the backlog", options.backlog, filling).await?;
+            self.put(queue, work, "enqueuing the backlog", options.backlog, Workload::task).await?;
         }
         Ok(())
+    }
+
+    /// Enqueues so many tasks in bulk. How long that took.
+    async fn put(
+        &self,
+        queue: &Queue,
+        work: &Arc<Workload>,
+        what: &str,
+        count: u64,
+        make: fn(&Workload, u64) -> TaskSpec,
+    ) -> Outcome<Duration> {
+        let work = Arc::clone(work);
+        let make = move |number| make(&work, number);
+        let filling = enqueueing::bulk(queue, count, self.options.payload, &self.done, make);
+        self.watch(what, count, filling).await
     }
 
     async fn bulk(&mut self, queue: &Queue, work: &Arc<Workload>, figures: &mut Figures) -> Outcome {
         let options = self.options;
         let before = self.place.counters().await?;
-        let make = {
-            let work = Arc::clone(work);
-            move |number| work.task(number)
-        };
-        let enqueuing = enqueueing::bulk(queue, options.tasks, options.payload, &self.done, make);
-        let took = self.watch("enqueuing", options.tasks, enqueuing).await?;
+        let took = self.put(queue, work, "enqueuing", options.tasks, Workload::task).await?;
         if !options.measures(Part::Enqueue) {
             return Ok(());
         }

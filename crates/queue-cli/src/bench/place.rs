@@ -1,6 +1,6 @@
 //! Where the bench runs: a database of its own, which goes when the bench ends.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use queue_runtime::queue_core::Entropy as _;
 use queue_runtime::{OsEntropy, Queue};
@@ -9,7 +9,8 @@ use tempfile::TempDir;
 use super::server::{Counters, Server, with_database};
 use super::workload::failed;
 use crate::database::{Database, Need};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
+use crate::url::file_url;
 
 /// A database that belongs to the bench.
 #[derive(Debug)]
@@ -34,8 +35,12 @@ impl Place {
             let beside = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let dir = tempfile::Builder::new().prefix("queue-bench-").tempdir_in(beside);
             let dir = dir.map_err(|error| failed("cannot make a directory for the bench", error))?;
-            let database = Database::own(format!("sqlite://{}", url_path(&dir.path().join("bench.db"))));
+            let database = Database::own(file_url(&dir.path().join("bench.db")));
             return Ok(Self { database, own: Own::File(dir) });
+        }
+        if named.names_several_hosts() {
+            let refused = Failure::usage("the bench takes one server, and not the members of a group");
+            return Err(refused.hint("name the primary alone"));
         }
         let mut server = Server::connect(named.url()).await?;
         let name = format!("queue_bench_{}_{:08x}", std::process::id(), OsEntropy.next_u64() >> 32);
@@ -96,8 +101,15 @@ impl Place {
     }
 }
 
-/// A path as it stands in a URL.
-fn url_path(path: &Path) -> String {
-    let path: PathBuf = if path.is_absolute() { path.to_owned() } else { Path::new(".").join(path) };
-    path.display().to_string().replace('%', "%25").replace('?', "%3f").replace('#', "%23")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_group_is_no_place() {
+        let group = Database::own("mysql://app:a,b/c@h1:3306,h2:3307/shop".to_owned());
+        let refused = Place::make(&group).await.unwrap_err();
+        assert_eq!(refused.message(), "the bench takes one server, and not the members of a group");
+        assert_eq!(refused.help(), Some("name the primary alone"));
+    }
 }

@@ -7,6 +7,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, M
 
 use super::workload::failed;
 use crate::failure::Outcome;
+use crate::url::hosts;
 
 /// A connection to the server, apart from those of the queue.
 #[derive(Debug)]
@@ -141,13 +142,8 @@ fn text(row: &MySqlRow, index: usize) -> String {
 
 /// The URL with this database in place of its own.
 pub(super) fn with_database(url: &str, database: &str) -> String {
-    let (before, query) = url.split_once('?').map_or((url, None), |(before, query)| (before, Some(query)));
-    let start = before.find("://").map_or(0, |at| at + 3);
-    // A password may hold a slash that it should have escaped: the host begins after the last `@`.
-    let host = before[start..].rfind('@').map_or(start, |at| start + at + 1);
-    let end = before[host..].find('/').map_or(before.len(), |at| host + at);
-    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-    format!("{}/{database}{query}", &before[..end])
+    let query = url.find('?').map_or("", |at| &url[at..]);
+    format!("{}/{database}{query}", &url[..hosts(url).end])
 }
 
 fn server_url(url: &str) -> String {

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::io::{self, BufRead as _, Write as _};
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -15,8 +14,9 @@ use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::draining::repeated;
 use super::memory;
-use super::workload::{Ended, STOP, failed, pool, queues, token, types};
+use super::workload::{Ended, STOP, failed, pool, token, types};
 use crate::args::URL_VARIABLE;
 use crate::exec::guard;
 use crate::failure::{self, Failure, Outcome};
@@ -79,28 +79,26 @@ async fn work(type_count: u16, concurrency: u16, served: Vec<QueueName>) -> Outc
         .start()
         .await
         .map_err(|error| told(&error))?;
-    let over = Arc::new(AtomicBool::new(false));
-    let waiting = tokio::spawn({
-        let over = Arc::clone(&over);
-        async move {
-            while inbox.recv().await.is_some() {}
-            over.store(true, Ordering::Relaxed);
-        }
-    });
     let mut said = 0;
-    while !over.load(Ordering::Relaxed) {
-        sleep(TELL).await;
-        let count = ended.count();
-        if count > said {
-            say(&format!("done {count}"));
-            said = count;
+    loop {
+        tokio::select! {
+            line = inbox.recv() => {
+                if line.is_none() {
+                    break;
+                }
+            }
+            () = sleep(TELL) => {
+                let count = ended.count();
+                if count > said {
+                    say(&format!("done {count}"));
+                    said = count;
+                }
+            }
         }
     }
-    let _ = waiting.await;
     running.shutdown(STOP).await.map_err(|error| told(&error))?;
-    let retries: u64 = queue.erased_store().retries().iter().map(|(_, count)| count).sum();
     say(&format!("memory {}", memory::peak_bytes().unwrap_or_default()));
-    say(&format!("retries {retries}"));
+    say(&format!("retries {}", repeated(&queue)));
     Ok(())
 }
 
@@ -109,11 +107,6 @@ fn say(line: &str) {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{line}");
     let _ = out.flush();
-}
-
-/// Queues named on a worker's command line.
-pub(super) fn drained(count: u16) -> Outcome<Vec<QueueName>> {
-    queues(count)
 }
 
 /// A worker process; killed when it is dropped.

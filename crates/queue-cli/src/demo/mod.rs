@@ -8,7 +8,6 @@ mod worker;
 
 use std::env;
 use std::ffi::OsString;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +28,7 @@ use crate::database::{Database, Need};
 use crate::failure::{Failure, Outcome};
 use crate::output::table::Columns;
 use crate::output::{Output, grouped, tasks};
+use crate::url::file_url;
 
 /// How often the database is asked how it stands.
 const LOOK: Duration = Duration::from_millis(60);
@@ -81,7 +81,7 @@ impl Place {
                     file.display()
                 )));
             }
-            let url = format!("sqlite://{}", url_path(file));
+            let url = file_url(file);
             return Ok(Self {
                 database: Database::own(url.clone()),
                 temporary: None,
@@ -95,7 +95,7 @@ impl Place {
         }
         let directory = tempfile::Builder::new().prefix("queue-demo-").tempdir();
         let directory = directory.map_err(|error| Failure::failed(format!("cannot make a directory: {error}")))?;
-        let url = format!("sqlite://{}", url_path(&directory.path().join("demo.db")));
+        let url = file_url(&directory.path().join("demo.db"));
         Ok(Self { database: Database::own(url), temporary: Some(directory), what: "SQLite, fresh file", kept: None })
     }
 
@@ -117,11 +117,6 @@ impl Place {
         }
         Ok(queue)
     }
-}
-
-/// A path as it stands in a URL.
-fn url_path(path: &Path) -> String {
-    path.display().to_string().replace('%', "%25").replace('?', "%3f")
 }
 
 async fn show(place: &Place, args: &Demo, output: &mut Output) -> Outcome {

@@ -15,8 +15,8 @@ mod statements;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use queue_core::StoreError;
 use queue_core::diagnose::{Diagnose, Examination, Finding, Level};
-use queue_core::{Migrate as _, StoreError};
 
 use crate::connection::{Conn, Connections};
 use crate::error::{Failure, number, plain, to_store_error};
@@ -87,15 +87,18 @@ async fn examine(store: &MySqlStore, examination: Examination, findings: &mut Ve
     findings.push(state::replicas(&mut conn).await.map_err(lost)?);
     findings.extend(state::snapshots(&mut conn, inner.server.flavor).await.map_err(lost)?);
     let rights = rights::Rights::find(&mut conn).await.map_err(lost)?;
-    let is_usable = match store.schema().await {
+    // On this connection: the store may have no other.
+    let is_usable = match migrate::status(&mut conn).await {
         Ok(status) => {
             findings.push(Finding::of_schema(&status));
             status.found.is_some()
         }
-        Err(error) => {
-            findings.push(Finding::warn("schema", format!("its version cannot be read: {error}"), "see `privileges`"));
+        Err(Failure::Sql(error)) if number(&error).is_some() => {
+            let told = format!("its version cannot be read: {}", plain(&error));
+            findings.push(Finding::warn("schema", told, "see `privileges`"));
             true
         }
+        Err(failure) => return Err(failure.told(place)),
     };
     if !is_usable {
         return Ok(());
@@ -113,9 +116,7 @@ async fn examine(store: &MySqlStore, examination: Examination, findings: &mut Ve
             let told = format!("whether each task is where it must be cannot be looked at: {}", plain(&error));
             findings.push(Finding::warn("invariants", told, "see `privileges` and `tables`"));
         }
-        Err(Failure::Sql(error)) => return Err(lost(error)),
-        Err(Failure::Store(error)) => return Err(error),
-        Err(Failure::Again(what)) => return Err(StoreError::unavailable(what)),
+        Err(failure) => return Err(failure.told(place)),
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use queue_core::{FailureReason, Status};
+use queue_core::{FailureReason, Status, StoreLimits};
 use queue_runtime::{Ctx, Limits, Payload};
 
 use crate::support::{Count, On, World, ms, secs};
@@ -43,6 +43,18 @@ async fn never_more_handlers_than_allowed_overall_and_by_type() {
     assert_eq!(done.completed, 400);
     assert_eq!(most_few.get(), 2);
     assert!((8..=10).contains(&most_many.get()), "{}", most_many.get());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_may_take_very_small_batches() {
+    let world = World::new();
+    for _ in 0..40 {
+        world.enqueue("a", |_| {}).await;
+    }
+    let limits = StoreLimits { batch_max: 2, ..StoreLimits::DEFAULT };
+    let pool = world.pool_over(world.store.clone().with_limits(limits));
+    let done = pool.concurrency(10).on("a", async |_| Ok(())).drain().await.unwrap();
+    assert_eq!(done.completed, 40);
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use queue_core::admin::{Acted, Action, Effect, Page, Pause, Selection};
 use queue_core::spec::KEY_KEPT;
+use queue_core::text::cut;
 use queue_core::{QueueName, SessionId, Status, StoreError, TaskId, Timestamp};
 
 use super::database::Database;
-use super::looking::{AuditEntry, cut};
+use super::looking::AuditEntry;
 
 const AUDIT_MAX: usize = 10_000;
 
@@ -61,7 +62,8 @@ impl Database {
 
     pub(super) fn set_paused(&mut self, queue: QueueName, pause: Option<Pause>, actor: &str, now: Timestamp) {
         let action = if pause.is_some() { "pause" } else { "resume" };
-        let pause = pause.map(|pause| Pause { by: cut(pause.by, 64), why: cut(pause.why, 200), at: now });
+        let pause =
+            pause.map(|pause| Pause { by: cut(&pause.by, 64).into(), why: cut(&pause.why, 200).into(), at: now });
         self.queues.insert(queue, pause);
         self.note(actor, action, 1, now);
     }
@@ -130,6 +132,6 @@ impl Database {
         if self.audit.len() == AUDIT_MAX {
             self.audit.pop_front();
         }
-        self.audit.push_back(AuditEntry { at: now, actor: cut(actor.to_owned(), 64), action, changed });
+        self.audit.push_back(AuditEntry { at: now, actor: cut(actor, 64).to_owned(), action, changed });
     }
 }

@@ -5,20 +5,20 @@ use std::time::Duration;
 use queue_core::admission::{Admission, Candidate, Verdict};
 use queue_core::claim::{Ended, Resolved};
 use queue_core::session::{Renewal, SessionSpec, Signals};
+use queue_core::text::cut;
 use queue_core::{
     ClaimId, ClaimReply, ClaimRequest, Claimed, ClaimedTask, Event, FailureReason, QueueName, Scope, SessionId,
     StoreError, TaskId, Timestamp,
 };
 
 use super::database::{ClaimRow, Database, SessionRow};
-use super::looking::cut;
 
 impl Database {
     pub(super) fn open_session(&mut self, spec: SessionSpec, now: Timestamp) -> Renewal {
         self.sessions.entry(spec.id).or_insert_with(|| SessionRow {
-            name: cut(spec.name, 64),
-            host: cut(spec.host, 64),
-            version: cut(spec.version, 32),
+            name: cut(&spec.name, 64).to_owned(),
+            host: cut(&spec.host, 64).to_owned(),
+            version: cut(&spec.version, 32).to_owned(),
             opened_at: now,
             lease_until: now,
             fenced_at: None,

@@ -26,12 +26,6 @@ pub struct AuditEntry {
     pub changed: u64,
 }
 
-/// The text, cut at a character's boundary.
-pub(super) fn cut(mut text: String, bytes_max: usize) -> String {
-    text.truncate(text.floor_char_boundary(bytes_max));
-    text
-}
-
 impl Database {
     pub(super) fn record(&self, id: TaskId, row: &Row) -> TaskRecord {
         let worker = || {

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use queue_core::progress::ProgressUpdate;
 use queue_core::record::ATTEMPTS_MAX;
 use queue_core::{
-    AttemptRecord, Event, Settle, Settled, Settlement, Status, StoreError, StoreLimits, TaskResult, Timestamp,
-    TransitionError, transition,
+    AttemptRecord, Event, Settle, Settled, Settlement, Status, StoreError, StoreLimits, TaskResult, TaskState,
+    Timestamp, TransitionError, transition,
 };
 
 use super::database::Database;
@@ -27,29 +27,33 @@ impl Database {
 
     /// What [`settle`](Self::settle) would answer now.
     pub(super) fn would_settle(&self, item: &Settle, now: Timestamp) -> Settled {
-        let Some(row) = self.rows.get(&item.task) else { return Settled::Stale };
-        match transition(&row.state, &event(item), now) {
-            Ok(_) => Settled::Applied,
-            Err(TransitionError::AlreadySettled) => Settled::Already(row.state.status),
-            Err(_) => Settled::Stale,
-        }
+        self.outcome(item, now).err().unwrap_or(Settled::Applied)
+    }
+
+    /// The state that it leads to, or the answer where it leads to none.
+    fn outcome(&self, item: &Settle, now: Timestamp) -> Result<TaskState, Settled> {
+        let row = self.rows.get(&item.task).ok_or(Settled::Stale)?;
+        transition(&row.state, &event(item), now).map_err(|error| match error {
+            TransitionError::AlreadySettled => Settled::Already(row.state.status),
+            _ => Settled::Stale,
+        })
     }
 
     /// A settlement that would leave a row that cannot be is refused with the whole batch: nothing may write such a row.
     fn check_settle(&self, item: &Settle, now: Timestamp) -> Result<(), StoreError> {
-        let state = self.rows.get(&item.task).and_then(|row| transition(&row.state, &event(item), now).ok());
-        match state.and_then(|state| state.defect()) {
+        match self.outcome(item, now).ok().and_then(|state| state.defect()) {
             Some(defect) => Err(StoreError::corrupt(Some(item.task), defect)),
             None => Ok(()),
         }
     }
 
     fn settle_one(&mut self, item: &Settle, limits: &StoreLimits, now: Timestamp) -> Settled {
-        let answer = self.would_settle(item, now);
         let Some(before) = self.rows.get(&item.task).map(|row| row.state.clone()) else { return Settled::Stale };
-        if answer != Settled::Applied || self.apply(item.task, &event(item), now).is_err() {
-            return answer;
-        }
+        let state = match self.outcome(item, now) {
+            Ok(state) => state,
+            Err(answer) => return answer,
+        };
+        self.change(item.task, state);
         self.leave_claim(item.claim, item.task);
         let Some(row) = self.rows.get_mut(&item.task) else { return Settled::Stale };
         if let Settlement::Complete { result } = &item.settlement {

@@ -27,9 +27,7 @@ impl Dispatcher {
         }
         if let Some((mut ask, answer)) = claimed {
             // Its settlements are back, one way or the other: what it replaces is not held any more, or is held for longer.
-            self.unreserve(&ask);
-            ask.replaces = 0;
-            self.reserve(&ask);
+            self.reserved.tasks += std::mem::take(&mut ask.replaces);
             if answer.is_ok() {
                 self.config.observe(&Observation::ClaimReturned(took));
             }

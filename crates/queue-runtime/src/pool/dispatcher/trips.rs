@@ -10,7 +10,7 @@ use queue_core::{ClaimId, ClaimReply, ClaimRequest, Settle, Settled, Settlement,
 use super::{Ask, Batch, Dispatcher, Event, Trip};
 use crate::pool::call;
 use crate::pool::config::{Config, WAITING_BYTES_MAX};
-use crate::pool::held::Stage;
+use crate::pool::held::{Held, Stage};
 
 /// Trips under way at a time, at most; each takes a connection.
 const TRIPS_MAX: usize = 4;
@@ -22,7 +22,8 @@ const TRIP_FULL: usize = 128;
 impl Dispatcher {
     /// How much must have gathered for a trip beside one that is under way.
     fn threshold(&self) -> usize {
-        (self.config.concurrency / TRIPS_MAX).clamp(TRIP_MIN, self.batch_max)
+        // A store's batch may be smaller than what is worth a trip.
+        (self.config.concurrency / TRIPS_MAX).max(TRIP_MIN).min(self.batch_max)
     }
 
     /// How many tasks one trip settles and claims, at most: where many end at once, several trips share them, so that the server
@@ -39,8 +40,7 @@ impl Dispatcher {
     /// How many tasks a claim may take whose trip settles the first `settling` of what is pending.
     pub(super) fn room(&self, settling: usize) -> usize {
         let prefetch = if self.pace.is_brisk() { self.config.prefetch } else { 0 };
-        let freed = self.pending.iter().take(settling).filter(|slot| self.frees(**slot)).count();
-        let used = self.slots.len() + self.reserved.tasks - freed;
+        let used = self.slots.len() + self.reserved.tasks - self.freed(settling).count();
         let room = (self.config.concurrency + prefetch).saturating_sub(used).min(self.trip_max());
         if self.waiting_bytes + self.reserved.bytes >= WAITING_BYTES_MAX {
             return 0;
@@ -54,15 +54,15 @@ impl Dispatcher {
         let limited = self.config.handlers.iter().enumerate();
         let limited = limited.filter_map(|(place, registered)| Some((place, registered.limits.concurrency?)));
         let room = |(place, most): (usize, usize)| {
-            let freed = self.pending.iter().take(settling).filter(|slot| self.frees(**slot));
-            let freed = freed.filter(|slot| self.slots.get(**slot).and_then(|held| held.place) == Some(place)).count();
+            let freed = self.freed(settling).filter(|held| held.place == Some(place)).count();
             (place, most.saturating_sub(self.slots.held_of(place) + self.reserved.of_type[place] - freed))
         };
         limited.map(room).collect()
     }
 
-    fn frees(&self, slot: usize) -> bool {
-        self.slots.get(slot).is_some_and(|held| !held.occupied)
+    /// Of the first `settling` runs that are pending, those whose slots are free once they are settled.
+    fn freed(&self, settling: usize) -> impl Iterator<Item = &Held> {
+        self.pending.iter().take(settling).filter_map(|slot| self.slots.get(*slot)).filter(|held| !held.occupied)
     }
 
     /// The claim that leaves with a trip that settles the first `settling` of what is pending.
@@ -73,12 +73,11 @@ impl Dispatcher {
             return None;
         }
         let left = WAITING_BYTES_MAX.saturating_sub(self.waiting_bytes + self.reserved.bytes);
-        let frees = self.pending.iter().take(settling).filter(|slot| self.frees(**slot)).count();
         Some(Ask {
             session,
             claim: ClaimId::from_random(self.config.entropy.next_u64()),
             tasks,
-            replaces: frees.min(tasks),
+            replaces: self.freed(settling).count().min(tasks),
             bytes: left.min(WAITING_BYTES_MAX / TRIPS_MAX as u64),
             suspects: usize::from(self.takes_suspects()),
             per_type: self.rooms(settling),
