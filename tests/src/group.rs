@@ -46,10 +46,15 @@ impl Group {
     ///
     /// When there is no server program, or the servers do not become a group.
     pub async fn start() -> Self {
+        // Another run removes folders of processes that are gone, which it tells by their names.
+        let prefix = format!("{}-group-", std::process::id());
+        let mut named = tempfile::Builder::new();
+        named.prefix(&prefix);
         let folder = match std::env::var_os(FOLDER) {
-            Some(folder) => tempfile::tempdir_in(folder).expect("a folder for the group"),
-            None => tempfile::tempdir().expect("a temporary folder"),
+            Some(folder) => named.tempdir_in(folder),
+            None => named.tempdir(),
         };
+        let folder = folder.expect("a folder for the group");
         let first = folder.path().join("1");
         initialize(&first);
         let ports: Vec<u16> = free_ports(2 * MEMBERS);

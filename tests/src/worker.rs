@@ -3,6 +3,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use queue_runtime::{Ctx, Pool, Result};
 
 use crate::history::{How, Journal};
@@ -28,11 +30,22 @@ impl Worker {
     /// When it cannot be started.
     #[must_use]
     pub fn start(url: &str, folder: &Path) -> Self {
+        Self::start_with(url, folder, &[])
+    }
+
+    /// The same, with variables that the test's own `worker` reads.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_with(url: &str, folder: &Path, variables: &[(&str, String)]) -> Self {
         let executable = env::current_exe().expect("the test's own executable");
         let child = Command::new(executable)
             .args(["--exact", "worker", "--ignored", "--nocapture", "--test-threads", "1"])
             .env(URL, url)
             .env(FOLDER, folder)
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -74,6 +87,17 @@ impl Worker {
     pub fn kill(&mut self) {
         self.child.kill().expect("a child can be killed");
         self.child.wait().expect("a killed child ends");
+    }
+
+    /// Tells it to stop (SIGTERM), and waits until it has.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be told.
+    pub fn stop(&mut self) -> ExitStatus {
+        let id = self.child.id().try_into().expect("a process has a small id");
+        kill(Pid::from_raw(id), Signal::SIGTERM).expect("a child can be told to stop");
+        self.wait()
     }
 
     /// Waits until it ends by itself.

@@ -4,8 +4,6 @@
 //! `cargo xtask failover` runs it and shows its report, `cargo xtask test` runs it with two kills.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,15 +12,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use queue_runtime::{Ctx, MySqlStore, Pool, Queue, Result};
 use queue_testkit::around::Wrapped;
-use queue_tests::history::{Fact, FinalState, How, RecordingStore, Verdict, Violation, check};
-use queue_tests::{Group, History, Job, Journal};
+use queue_tests::history::{Fact, FinalState, How, RecordingStore, Verdict, Violation, check, ghosts};
+use queue_tests::{Group, History, Job, Journal, Worker};
 use sqlx::{AssertSqlSafe, Executor as _, MySqlConnection, Row as _};
 
 /// How soon work must go on once there is a new primary.
 const RESUMED_WITHIN: Duration = Duration::from_secs(15);
 const DATABASE: &str = "failover";
-const URL: &str = "QUEUE_FAILOVER_URL";
-const FOLDER: &str = "QUEUE_FAILOVER_FOLDER";
 const LEASE_MS: &str = "QUEUE_FAILOVER_LEASE_MS";
 /// How long the load runs on a whole group before the next fault.
 const CALM: Duration = Duration::from_secs(2);
@@ -32,10 +28,11 @@ const DRAINED_WITHIN: Duration = Duration::from_secs(60);
 #[tokio::test]
 #[ignore = "the body of the worker processes that the test starts"]
 async fn worker() {
-    let of = |variable: &str| std::env::var(variable).expect("a worker process is started by its test");
-    let lease = Duration::from_millis(of(LEASE_MS).parse().unwrap());
-    let journal = Journal::in_folder(&PathBuf::from(of(FOLDER)));
-    let queue = recorded(&of(URL), &journal).await;
+    let (url, folder) = Worker::place();
+    let lease = std::env::var(LEASE_MS).expect("a worker process is started by its test");
+    let lease = Duration::from_millis(lease.parse().unwrap());
+    let journal = Journal::in_folder(&folder);
+    let queue = recorded(&url, &journal).await;
     Pool::with_state(&queue, journal)
         .handle(job)
         .concurrency(64)
@@ -88,7 +85,8 @@ async fn failover() {
 
     // One of them cannot keep its lease over a failover, the others can.
     let leases = [Duration::from_secs(30), Duration::from_secs(15), Duration::from_secs(3)];
-    let mut workers = leases.map(|lease| Worker::start(&url, folder.path(), lease));
+    let mut workers =
+        leases.map(|lease| Worker::start_with(&url, folder.path(), &[(LEASE_MS, lease.as_millis().to_string())]));
     let load = Load::start(&queue);
 
     println!("failover: {} members, {} workers, 2 producers, {kills} kills", group.len(), workers.len());
@@ -137,7 +135,7 @@ async fn failover() {
     }
 
     let mut end = FinalState::of(&*queue.erased_store(), |_| None, false).await.unwrap();
-    end.ghosts = ghosts(&mut conn).await;
+    end.ghosts = ghosts(&mut conn).await.unwrap();
     let history = History::read(folder.path());
     let verdict = check(&history, &end);
     println!("{}", report(&verdict, refused));
@@ -203,37 +201,6 @@ async fn recovered(fault: &str, group: &Group, load: &Load, old: usize, at: i64)
     println!("{fault:<12} {moved:>8} {elected_after:>10.1} {resumed_after:>10.1} {enqueued_after:>10.1}");
 }
 
-/// A worker process. It is killed when this is dropped.
-struct Worker(Child);
-
-impl Worker {
-    /// Starts this test's executable again, for its ignored test `worker`.
-    fn start(url: &str, folder: &Path, lease: Duration) -> Self {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "worker", "--ignored", "--nocapture", "--test-threads", "1"])
-            .env(URL, url)
-            .env(FOLDER, folder)
-            .env(LEASE_MS, lease.as_millis().to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn();
-        Self(child.unwrap())
-    }
-
-    /// Tells it to stop, and waits until it has.
-    fn stop(&mut self) -> ExitStatus {
-        kill(Pid::from_raw(self.0.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-        self.0.wait().unwrap()
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.0.kill(); // it may have ended
-        let _ = self.0.wait();
-    }
-}
-
 /// Two producers that go on whatever happens.
 struct Load {
     stop: Arc<AtomicBool>,
@@ -279,26 +246,6 @@ impl Load {
         }
         (self.acknowledged.load(Ordering::Relaxed), self.refused.load(Ordering::Relaxed))
     }
-}
-
-/// Rows that contradict each other, in words.
-async fn ghosts(conn: &mut MySqlConnection) -> Vec<String> {
-    let mut ghosts = Vec::new();
-    for (what, sql) in [
-        ("rows in ready though nothing waits", "SELECT COUNT(*) FROM queue_ready"),
-        (
-            "ended tasks that are not listed",
-            "SELECT COUNT(*) FROM queue_task AS t LEFT JOIN queue_finished AS f ON f.task_id = t.id \
-             AND f.status = t.status AND f.completed_at = t.completed_at WHERE f.task_id IS NULL",
-        ),
-        ("listed ends beyond one for each task", "SELECT COUNT(*) - COUNT(DISTINCT task_id) FROM queue_finished"),
-    ] {
-        let count: i64 = conn.fetch_one(sql).await.unwrap().get(0);
-        if count > 0 {
-            ghosts.push(format!("{count} {what}"));
-        }
-    }
-    ghosts
 }
 
 /// Waits until every task has ended.

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use queue_core::admin::{Filter, Page};
 use queue_core::{Store, TaskRecord};
 use queue_runtime::Status;
@@ -54,8 +52,7 @@ async fn complete_each_task_once(backend: Backend, tasks: usize) {
     let mut workers = [Worker::start(database.url(), folder.path()), Worker::start(database.url(), folder.path())];
     let ended = wait_until_ended(&database, tasks).await;
     for worker in &mut workers {
-        kill(Pid::from_raw(worker.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-        assert!(worker.wait().success(), "a worker that is told to stop drains and ends well");
+        assert!(worker.stop().success(), "a worker that is told to stop drains and ends well");
     }
 
     let history = History::read(folder.path()).starts();

@@ -32,12 +32,7 @@ pub(crate) fn run(workspace: &Workspace, args: &ChaosArgs) -> Result<()> {
     let built = Build::binaries_of(workspace, &["queue-cli", "queue-tests"])?;
     let (chaos, queue) = (built.binary("queue_chaos")?, built.binary("queue")?);
     server::sweep(&workspace.target);
-    let kinds = match args.engine {
-        Some(DevEngine::Mysql) => vec![Kind::Mysql],
-        Some(DevEngine::Mariadb) => vec![Kind::Mariadb],
-        Some(DevEngine::Oceanbase) => vec![Kind::OceanBase],
-        None => vec![Kind::Mysql, Kind::Mariadb],
-    };
+    let kinds = args.engine.map_or_else(|| vec![Kind::Mysql, Kind::Mariadb], |engine| vec![engine.kind()]);
     let seed = args.seed.unwrap_or_else(|| RandomState::new().hash_one(0) % 1_000_000);
     let mut broken = Vec::new();
     for kind in kinds {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::process;
@@ -32,10 +32,7 @@ pub(crate) fn run(workspace: &Workspace, args: &FailoverArgs) -> Result<()> {
     build.args(["--package", "queue-tests", "--test", NAME]);
     let built = Build::from_command(build)?;
     let mut command = command(&built, &program, &workspace.target, args.times)?;
-    if !process::lines(&mut command, |line| println!("{line}"))? {
-        bail!("the failover test failed");
-    }
-    Ok(())
+    process::run(&mut command).context("the failover test failed")
 }
 
 /// The command that runs the test of this build.

@@ -37,7 +37,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run every test against real MySQL and MariaDB, and hold the coverage floors
+    /// Run every test against real MySQL and MariaDB (and OceanBase where it can be had), and hold the coverage floors
     Test(test::TestArgs),
     /// As `test`, and list the lines that no test reached (text and HTML under target/coverage)
     Coverage(test::TestArgs),

@@ -43,9 +43,29 @@ pub(crate) struct TestArgs {
 }
 
 impl TestArgs {
-    /// Whether the tests that kill a server of their own are among them.
+    /// Whether tests that kill a server of their own may be among them.
     fn wants_own_servers(&self) -> bool {
-        self.package.is_empty() || self.package.iter().any(|package| package == OWN_SERVERS_PACKAGE)
+        let filters = self.filters();
+        let chosen =
+            |engine: &&str| filters.iter().any(|filter| format!("{OWN_SERVERS_TEST}{engine}").contains(filter));
+        (self.package.is_empty() || self.package.iter().any(|package| package == OWN_SERVERS_PACKAGE))
+            && (filters.is_empty() || ["mysql", MARIADB_FILTER, OCEANBASE_FILTER].iter().any(chosen))
+    }
+
+    /// The words for the test programs that choose tests by their names.
+    fn filters(&self) -> Vec<&str> {
+        const TAKE_A_WORD: [&str; 7] =
+            ["--skip", "--test-threads", "--format", "--color", "--logfile", "--shuffle-seed", "-Z"];
+        let mut words = self.rest.iter().map(String::as_str);
+        let mut filters = Vec::new();
+        while let Some(word) = words.next() {
+            if TAKE_A_WORD.contains(&word) {
+                words.next();
+            } else if !word.starts_with('-') {
+                filters.push(word);
+            }
+        }
+        filters
     }
 
     fn is_whole(&self) -> bool {
@@ -254,16 +274,24 @@ impl Run<'_> {
         }
         println!("\nonce more on {name}: the tests with `{MARIADB_FILTER}` in their names");
         // A server's death is a matter of the engine, hardly of its release.
-        let named = Named { filter: MARIADB_FILTER, skip: SKIP_OWN_SERVERS, kind: Kind::Mariadb, name, url };
-        self.named(&named)
+        let programs = self.programs_with(&[MARIADB_FILTER], SKIP_OWN_SERVERS)?;
+        if programs.is_empty() && self.args.is_whole() {
+            self.tally.broken.push(format!("no test has `{MARIADB_FILTER}` in its name, so none ran on {name}"));
+        }
+        self.on(programs, Kind::Mariadb, &name, &url)
     }
 
     /// Runs the tests for OceanBase, if one can be had: it is one more engine, and its build is not for every machine. Says on what
     /// they ran, or why they did not. The server lives for them alone, because of its memory.
     fn scale_out(&mut self) -> Result<String> {
-        let rest = &self.args.rest;
-        let is_asked_for = rest.is_empty() || rest.iter().any(|word| word.contains(OCEANBASE_FILTER));
-        if !is_asked_for || self.built.test("conformance").is_none() {
+        let filters = if self.args.rest.is_empty() {
+            vec![OCEANBASE_FILTER]
+        } else {
+            self.args.filters().into_iter().filter(|filter| filter.contains(OCEANBASE_FILTER)).collect()
+        };
+        let skip: &[&str] = if self.built.has_own(Kind::OceanBase) { &[] } else { SKIP_OWN_SERVERS };
+        let programs = if filters.is_empty() { Vec::new() } else { self.programs_with(&filters, skip)? };
+        if programs.is_empty() && !self.args.is_whole() {
             return Ok("not OceanBase: this run is filtered".to_owned());
         }
         let server = match server::choose_oceanbase(&self.workspace.target).and_then(server::Choice::start) {
@@ -274,34 +302,40 @@ impl Run<'_> {
                 return Ok(told);
             }
         };
-        println!("\non {server}: the tests with `{OCEANBASE_FILTER}` in their names");
-        let skip: &[&str] = if self.built.has_own(Kind::OceanBase) { &[] } else { SKIP_OWN_SERVERS };
-        let (name, url) = (server.to_string(), server.url.clone());
-        self.named(&Named { filter: OCEANBASE_FILTER, skip, kind: Kind::OceanBase, name, url })?;
-        Ok(server.to_string())
+        let name = server.to_string();
+        println!("\non {name}: the tests with `{OCEANBASE_FILTER}` in their names");
+        if programs.is_empty() {
+            self.tally.broken.push(format!("no test has `{OCEANBASE_FILTER}` in its name, so none ran on {name}"));
+        }
+        self.on(programs, Kind::OceanBase, &name, &server.url)?;
+        Ok(name)
     }
 
-    /// Runs tests that are told by their names.
-    fn named(&mut self, named: &Named) -> Result<()> {
-        let Named { filter, skip, kind, name, url } = named;
-        let mut any = false;
+    /// The test programs that have tests with one of these words in their names, each ready to run just those.
+    fn programs_with(&self, filters: &[&str], skip: &[&str]) -> Result<Vec<Command>> {
+        let mut found = Vec::new();
         for (program, folder) in &self.built.tests {
-            let mut command = Command::new(program);
-            command.arg(filter).args(*skip).current_dir(folder).env("CARGO_MANIFEST_DIR", folder);
-            self.environment(&mut command);
-            command.env(kind.url_variable(), url);
-            let mut list = Command::new(program);
-            list.args([filter, "--list", "--format=terse"]).args(*skip).current_dir(folder);
-            self.environment(&mut list);
-            let listed = process::output(&mut list)
+            let command = || {
+                let mut command = Command::new(program);
+                command.args(filters).args(skip).current_dir(folder).env("CARGO_MANIFEST_DIR", folder);
+                self.environment(&mut command);
+                command
+            };
+            let listed = process::output(command().args(["--list", "--format=terse"]))
                 .with_context(|| format!("cannot list the tests of {}", program.display()))?;
             if listed.lines().any(|line| line.ends_with(": test")) {
-                any = true;
-                self.tally.watch(&mut command, &format!("{} on {name}", program.display()))?;
+                found.push(command());
             }
         }
-        if !any && self.args.is_whole() {
-            self.tally.broken.push(format!("no test has `{filter}` in its name, so none ran on {name}"));
+        Ok(found)
+    }
+
+    /// Runs them on this server, in place of the one of that kind.
+    fn on(&mut self, programs: Vec<Command>, kind: Kind, name: &str, url: &str) -> Result<()> {
+        for mut command in programs {
+            command.env(kind.url_variable(), url);
+            let told = format!("{} on {name}", Path::new(command.get_program()).display());
+            self.tally.watch(&mut command, &told)?;
         }
         Ok(())
     }
@@ -349,15 +383,6 @@ impl Run<'_> {
         let missing = [Kind::Mysql, Kind::Mariadb].into_iter().filter(missing).map(name);
         missing.flat_map(|name| ["--skip".to_owned(), format!("{OWN_SERVERS_TEST}{name}")]).collect()
     }
-}
-
-/// Tests that are told by their names, and the server that they run on.
-struct Named {
-    filter: &'static str,
-    skip: &'static [&'static str],
-    kind: Kind,
-    name: String,
-    url: String,
 }
 
 /// What the test programs said.

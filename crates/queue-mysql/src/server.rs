@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn oceanbase_is_asked_for_the_exact_time() {
+    fn the_exact_time_is_asked_for_where_the_clock_is_coarse() {
         let sql = format!("SELECT {CLOCK}, 1");
         assert_eq!(Flavor::MySql.say(sql.clone()), sql);
         assert_eq!(Flavor::OceanBase.say(sql), format!("SELECT {OCEANBASE_CLOCK}, 1"));

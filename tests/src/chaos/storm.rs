@@ -315,13 +315,7 @@ impl Scene {
         }
         let mut complaints = std::mem::take(&mut *self.complaints.lock().unwrap_or_else(PoisonError::into_inner));
         complaints.extend(tables.wrong(&refused(&history)));
-        let mut tally = native.tally;
-        tally.acknowledged += exec.tally.acknowledged;
-        tally.starts += exec.tally.starts;
-        tally.reruns += exec.tally.reruns;
-        tally.stale += exec.tally.stale;
-        tally.completed += exec.tally.completed;
-        tally.failed += exec.tally.failed;
+        let tally = native.tally.plus(exec.tally);
         let violations: Vec<_> = native.violations.into_iter().chain(exec.violations).chain(tables.twice()).collect();
         let suspects: BTreeSet<_> = violations.iter().flat_map(|violation| violation.tasks()).take(3).collect();
         let attempts: u64 = tables.tasks.iter().map(|task| task.attempts.len() as u64).sum();

@@ -41,7 +41,9 @@ impl FinalTask {
         }
     }
 
-    pub(super) fn is_terminal(&self) -> bool {
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
         Status::from_name(&self.status).is_some_and(Status::is_terminal)
     }
 

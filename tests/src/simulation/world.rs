@@ -330,8 +330,7 @@ impl<'a> World<'a> {
             entropy: Arc::new(SeededEntropy::new(self.plan.seed.wrapping_add(u64::from(number) << 32))),
             spawn: Arc::new(body.clone()),
         };
-        let around =
-            self.broken.filter(|broken| matches!(broken, Broken::LostClaimNeverResolved | Broken::FencedHandlersGoOn));
+        let around = self.broken.filter(|broken| broken.is_around());
         let store = self.view(number, &self.weathers[worker], around);
         let queue = Queue::with_ports(store, Arc::clone(&ports.clock), Arc::clone(&ports.entropy));
         let stage =

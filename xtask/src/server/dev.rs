@@ -17,7 +17,7 @@ use super::{Kind, oceanbase, wire};
 use crate::workspace::Workspace;
 use crate::{interrupt, process};
 
-/// The database that every server of ours starts with.
+/// The database that every server of ours but OceanBase's starts with.
 pub(crate) const DATABASE: &str = "queue";
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
@@ -43,14 +43,25 @@ pub(crate) enum DevEngine {
     Oceanbase,
 }
 
+impl DevEngine {
+    /// The kind of server that it is.
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::Mysql => Kind::Mysql,
+            Self::Mariadb => Kind::Mariadb,
+            Self::Oceanbase => Kind::OceanBase,
+        }
+    }
+}
+
 /// Runs `cargo xtask db`.
 pub(crate) fn run(workspace: &Workspace, action: DevAction, engine: DevEngine) -> Result<()> {
-    let (name, kind, port) = match engine {
-        DevEngine::Mysql => ("mysql", Kind::Mysql, 23_306),
-        DevEngine::Mariadb => ("mariadb", Kind::Mariadb, 23_307),
-        DevEngine::Oceanbase => ("oceanbase", Kind::OceanBase, 23_308),
+    let (name, port) = match engine {
+        DevEngine::Mysql => ("mysql", 23_306),
+        DevEngine::Mariadb => ("mariadb", 23_307),
+        DevEngine::Oceanbase => ("oceanbase", 23_308),
     };
-    let server = DevServer { name, kind, home: workspace.target.join("dev-db").join(name) };
+    let server = DevServer { name, kind: engine.kind(), home: workspace.target.join("dev-db").join(name) };
     match action {
         DevAction::Start => server.start(&workspace.target, port),
         DevAction::Stop => server.stop(),

@@ -1,7 +1,8 @@
 //! Real database servers for the tests and for development.
 //!
 //! Order of preference for each kind: the environment's URL, a container, a server that is installed here, the
-//! unpacked Debian packages. No server to be had is an error that lists what was tried, never a skip.
+//! unpacked packages of Debian or, for OceanBase, of PyPI. No MySQL or MariaDB to be had is an error that lists what was tried,
+//! never a skip; OceanBase is left out then, and a run says so.
 
 mod choose;
 pub(crate) mod dev;
@@ -27,7 +28,7 @@ pub(crate) fn sweep(target: &std::path::Path) {
     local::sweep(&target.join("test-servers"));
 }
 
-/// The user that every server of ours has, with all rights.
+/// The user that every server of ours but OceanBase's has, with all rights.
 pub(crate) const USER: &str = "app";
 /// Its password: these servers listen on 127.0.0.1 and hold nothing but test data.
 pub(crate) const PASSWORD: &str = "secret";

@@ -31,12 +31,13 @@ impl OwnServer {
     /// Makes one. It never takes a server that runs, or a container: it is there to be killed.
     pub(crate) fn prepare(kind: Kind, target: &Path) -> Result<Self> {
         let servers = target.join("servers");
-        let installed = if kind == Kind::MariadbLts { None } else { Installation::installed(kind).ok() };
-        let is_unpacked = installed.is_none();
-        let installation = match installed {
-            Some(installation) => installation,
-            None => Installation::unpacked(kind, &servers)
-                .with_context(|| format!("no {kind} of our own can be had; install {}", kind.program()))?,
+        let (installation, is_unpacked) = match Installation::installed(kind) {
+            Ok(installation) => (installation, false),
+            Err(_) => {
+                let unpacked = Installation::unpacked(kind, &servers)
+                    .with_context(|| format!("no {kind} of our own can be had; install {}", kind.program()))?;
+                (unpacked, true)
+            }
         };
         let name = format!("{}-own-{}", std::process::id(), kind.url_variable().to_lowercase());
         let home = Home(target.join("test-servers").join(name));
