@@ -4,7 +4,7 @@
 //! the call that used it came to a known end, and is closed in every other case.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -17,12 +17,13 @@ use tokio::time::timeout;
 
 use crate::error::{Told, is_refusal};
 use crate::hosts::{Hosts, Seat};
+use crate::inner::lock;
 use crate::options::MySqlOptions;
 use crate::server::Flavor;
 use crate::url::Target;
 
 /// Connections kept apart for renewing sessions, so that a lease never waits for a free one.
-const URGENT_CONNECTIONS: usize = 2;
+pub(crate) const URGENT_CONNECTIONS: usize = 2;
 
 /// What is sent at once, in bytes: what fits into one TLS record. The driver sends each record by itself and leaves Nagle's
 /// algorithm on, so that a second one waits until the first is acknowledged, which the receiver puts off for 40 ms.
@@ -35,6 +36,11 @@ pub(crate) struct Reply {
     /// Rows matched (not: rows changed).
     pub(crate) affected: u64,
     pub(crate) last_insert_id: u64,
+}
+
+/// The rows of one reply of several; none where there is no such reply.
+pub(crate) fn rows_of(replies: &[Reply], index: usize) -> &[MySqlRow] {
+    replies.get(index).map_or(&[], |reply| reply.rows.as_slice())
 }
 
 /// How far a connection's transaction is.
@@ -125,7 +131,7 @@ impl Connections {
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, HashMap<Id, Vec<(MySqlConnection, Seat)>>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.idle)
     }
 }
 

@@ -3,9 +3,11 @@
 //! Only a help. When it is lost with the process, the reaper finds claims without a current member.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use queue_core::{ClaimId, SessionId, TaskId};
+
+use crate::inner::lock;
 
 /// A claim and its tasks.
 #[derive(Debug)]
@@ -114,7 +116,7 @@ impl Held {
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::connection::{run_on, settings};
 use crate::error::{Class, Told, classify, plain, to_store_error};
+use crate::inner::lock;
 use crate::options::MySqlOptions;
 use crate::server::Flavor;
 use crate::standing::{ALSO_TAKES, MEMBERS, Member, Standing, VARIABLES, Verdict, WAIT_FOR_BACKLOG, choose};
@@ -398,8 +399,4 @@ fn refusal(error: &Error) -> (Kind, String) {
         _ => plain(error),
     };
     (kind, text)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,7 @@
 //! What the parts of a store share.
 
 use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use queue_core::StoreError;
 use queue_core::error::SchemaProblem;
@@ -27,6 +28,11 @@ pub(crate) struct Inner {
     pub(crate) retries: Retries,
     /// The server whose clock was told last, as [`Seat::server`](crate::hosts::Seat) counts them.
     pub(crate) judged: AtomicU64,
+}
+
+/// What a panic of another call left behind is whole: nothing panics between two changes that belong together.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The first row of a reply that must have one.

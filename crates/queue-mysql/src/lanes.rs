@@ -6,7 +6,7 @@
 //! written with an earlier time than others, or committed late, or given back by a claim that was rolled back.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use queue_core::time::micros;
@@ -15,7 +15,7 @@ use sqlx::mysql::MySqlRow;
 
 use crate::connection::Conn;
 use crate::error::Failure;
-use crate::inner::missing;
+use crate::inner::{lock, missing};
 use crate::sql::{CLOCK, list, value};
 
 /// How often the head of a lane is looked at.
@@ -212,10 +212,6 @@ impl Lanes {
     pub(crate) fn set_turn(&self, queue: u32) {
         *lock(&self.turn) = Some(queue);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// When the first row of lane `l` is due: one seek. The order names the whole key, because MySQL does not see that the columns

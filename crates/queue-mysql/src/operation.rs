@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use queue_core::StoreError;
 use tokio::time::{sleep, timeout};
 
 use crate::connection::{Conn, repeat_delay};
 use crate::error::{Class, Failure, Told, classify, to_store_error};
-use crate::inner::Inner;
+use crate::inner::{Inner, lock};
 use crate::policy::Policy;
 
 /// Tries of one call, at most.
@@ -39,11 +39,11 @@ pub(crate) struct Retries(Mutex<BTreeMap<&'static str, u64>>);
 
 impl Retries {
     fn count(&self, kind: &'static str) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
+        *lock(&self.0).entry(kind).or_default() += 1;
     }
 
     pub(crate) fn all(&self) -> Vec<(&'static str, u64)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|(kind, count)| (*kind, *count)).collect()
+        lock(&self.0).iter().map(|(kind, count)| (*kind, *count)).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use queue_core::reap::{FencedSession, Lost, LostTask};
 use queue_core::{ClaimId, Run, SessionId, StoreError, TaskId};
 
-use crate::connection::{Conn, Reply};
+use crate::connection::{Conn, rows_of};
 use crate::error::{Failure, Told};
 use crate::inner::{Inner, missing};
 use crate::members::decode;
@@ -78,7 +78,7 @@ impl Operation for FindLost {
                  SELECT 1 FROM queue_session WHERE fenced_at IS NOT NULL LIMIT 1"
             ))
             .await?;
-        let rows = |index: usize| replies.get(index).map_or(&[][..], |reply: &Reply| reply.rows.as_slice());
+        let rows = |index: usize| rows_of(&replies, index);
         let now = time(rows(0).first().ok_or_else(|| missing("the clock's answer"))?, 0)?;
         if rows(2).is_empty() {
             return Ok(Lost { now, tasks: Vec::new() });
@@ -145,11 +145,11 @@ async fn lost_tasks(
         ))
         .await?;
     let mut cancelled: HashSet<(u64, u64)> = HashSet::new();
-    for row in replies.first().map_or(&[][..], |reply| reply.rows.as_slice()) {
+    for row in rows_of(&replies, 0) {
         cancelled.insert((value(row, 0)?, value(row, 1)?));
     }
     let mut free: Vec<u64> = Vec::new();
-    for row in replies.get(1).map_or(&[][..], |reply| reply.rows.as_slice()) {
+    for row in rows_of(&replies, 1) {
         free.push(value(row, 0)?);
     }
     // Not by the statement: not every server skips before it limits.

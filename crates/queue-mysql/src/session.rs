@@ -10,7 +10,7 @@ use queue_core::time::micros;
 use queue_core::{ClaimId, QueueName, SessionId, TaskId};
 use sqlx::mysql::MySqlArguments;
 
-use crate::connection::{Conn, Reply};
+use crate::connection::{Conn, rows_of};
 use crate::enqueue::add;
 use crate::error::Failure;
 use crate::inner::{Inner, missing};
@@ -86,7 +86,7 @@ async fn renew(
         lease_end(lease)
     );
     let replies = conn.run_committing(sql).await?;
-    let rows = |index: usize| replies.get(index).map_or(&[][..], |reply: &Reply| reply.rows.as_slice());
+    let rows = |index: usize| rows_of(&replies, index);
     let (renewed, row) = (replies.get(1).is_some_and(|reply| reply.affected > 0), rows(2).first());
     let (true, Some(row)) = (renewed, row) else {
         inner.held.forget(session);

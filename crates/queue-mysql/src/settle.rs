@@ -14,7 +14,7 @@ use queue_core::{
 };
 use sqlx::mysql::MySqlArguments;
 
-use crate::connection::Conn;
+use crate::connection::{Conn, rows_of};
 use crate::enqueue::{LARGE_PACKET_BYTES, add};
 use crate::error::{Class, Failure, classify};
 use crate::held::Leftovers;
@@ -81,7 +81,7 @@ impl SettleBatch {
         let now = replies.get(1).and_then(|reply| reply.rows.first()).ok_or_else(|| missing("the clock's answer"))?;
         let now = time(now, 0)?;
         let mut rows = HashMap::new();
-        for row in replies.get(2).map_or(&[][..], |reply| reply.rows.as_slice()) {
+        for row in rows_of(&replies, 2) {
             match TaskRow::read(row)? {
                 Ok(task) => {
                     rows.insert(task.id, (task.clone(), task.state));
@@ -103,7 +103,7 @@ impl SettleBatch {
         let settled = self.batch.iter().map(|settle| ending.settle(&mut rows, settle, now));
         let settled = settled.collect::<Result<Vec<_>, _>>()?;
         let mut signals: Vec<(u64, u64)> = Vec::new();
-        for row in replies.get(3).map_or(&[][..], |reply| reply.rows.as_slice()) {
+        for row in rows_of(&replies, 3) {
             signals.push((value(row, 0)?, value(row, 1)?));
         }
         signals.retain(|(_, task)| ending.applied.contains_key(task));

@@ -98,6 +98,12 @@ pub(crate) fn value<'r, T: Decode<'r, MySql>>(row: &'r MySqlRow, index: usize) -
     row.try_get_unchecked(index)
 }
 
+/// Text, whatever the column's type and collation.
+pub(crate) fn text(row: &MySqlRow, index: usize) -> Result<Option<String>, sqlx::Error> {
+    let bytes: Option<Vec<u8>> = value(row, index)?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
 /// A point in time.
 pub(crate) fn time(row: &MySqlRow, index: usize) -> Result<Timestamp, sqlx::Error> {
     Ok(Timestamp::from_micros(value(row, index)?))

@@ -194,10 +194,9 @@ pub(crate) fn choose(takes: &[&Standing], all: &[&Standing]) -> Option<usize> {
     elected.all(|(_, standing)| standing.id == winner.id).then_some(index)
 }
 
-/// Text, whatever its declared type.
+/// Text, empty where there is none.
 fn text(row: &MySqlRow, index: usize) -> Result<String, sqlx::Error> {
-    let bytes: Option<Vec<u8>> = value(row, index)?;
-    Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+    Ok(crate::sql::text(row, index)?.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use queue_core::{
 };
 use sqlx::MySqlConnection;
 
-use crate::connection::{Conn, Connections};
+use crate::connection::{Conn, Connections, rows_of};
+use crate::doctor::Settings;
 use crate::enqueue::{self, Enqueue, ReserveIds};
 use crate::error::Failure;
 use crate::inner::{Inner, missing};
@@ -60,8 +61,8 @@ impl MySqlStore {
     pub(crate) async fn connect_with(url: &str, options: MySqlOptions) -> Result<Self, StoreError> {
         let target = Target::parse(url)?;
         let connections = Connections::new(target, options.clone());
-        let server = find_server(&connections).await?;
-        doctor::at_connect(&connections, &options).await?;
+        let (server, settings) = find_server(&connections).await?;
+        doctor::at_connect(&settings, connections.place(), &options)?;
         let inner = Inner {
             connections,
             options,
@@ -81,27 +82,29 @@ impl MySqlStore {
     }
 }
 
-async fn find_server(connections: &Connections) -> Result<Server, StoreError> {
+/// All that has to be known before the first call, in one round trip.
+async fn find_server(connections: &Connections) -> Result<(Server, Settings), StoreError> {
     let mut conn = connections.acquire(false).await?;
-    let read = async |conn: &mut Conn| -> Result<(Server, Standing), Failure> {
-        let replies = conn.run(format!("SELECT VERSION(), @@version_comment, DATABASE(); {VARIABLES}")).await?;
+    let read = async |conn: &mut Conn| -> Result<(Server, Standing, Settings), Failure> {
+        let sql = format!("SELECT VERSION(), @@version_comment, DATABASE(); {VARIABLES}; {}", Settings::sql());
+        let replies = conn.run(sql).await?;
         let row =
             replies.first().and_then(|reply| reply.rows.first()).ok_or_else(|| missing("the server's version"))?;
         let (version, comment, database): (String, String, String) = (value(row, 0)?, value(row, 1)?, value(row, 2)?);
         let server = Server::parse(&version, &comment, &database)?;
-        let standing = Standing::of(replies.get(1).map_or(&[][..], |reply| reply.rows.as_slice()))?;
+        let standing = Standing::of(rows_of(&replies, 1))?;
         standing.check(connections.hosts().are_several())?;
-        Ok((server, standing))
+        Ok((server, standing, Settings::of(rows_of(&replies, 2))?))
     };
     match read(&mut conn).await {
-        Ok((server, standing)) => {
+        Ok((server, standing, settings)) => {
             let is_member = standing.group.is_some();
             connections.hosts().settle_on(server.flavor, &standing);
             let is_settled = !server.flavor.needs_own_settings();
             if is_settled && (!is_member || connections.hosts().are_several()) {
                 connections.put_back(conn);
             } // else the next one waits for the backlog of a new primary, as a member must, or gets what its kind needs
-            Ok(server)
+            Ok((server, settings))
         }
         Err(failure) => Err(failure.told(connections.place())),
     }

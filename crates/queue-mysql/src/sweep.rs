@@ -3,20 +3,21 @@
 //! What waits is ordered by when something is to be done with it, its deadline included, so only what is due must be looked
 //! at: lane by lane, a bounded part with each call.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use queue_core::claim::Ended;
 use queue_core::reap::Swept;
 use queue_core::{Event, FailureReason, TaskId, Timestamp, transition};
 
+use crate::admin::clock;
 use crate::connection::Conn;
 use crate::error::Failure;
-use crate::inner::{Inner, missing};
+use crate::inner::{Inner, lock};
 use crate::lanes::{Lane, Origin, Position, waiting};
 use crate::operation::Operation;
 use crate::reap::good;
 use crate::row::{Move, lock_free, moves};
-use crate::sql::{CLOCK, list, time, value};
+use crate::sql::{list, value};
 
 /// Rows of one lane that one call looks at.
 const WINDOW: usize = 5_000;
@@ -32,11 +33,11 @@ pub(crate) struct Sweep(Mutex<Option<Place>>);
 
 impl Sweep {
     fn place(&self) -> Option<Place> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.0)
     }
 
     fn go_on(&self, place: Option<Place>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = place;
+        *lock(&self.0) = place;
     }
 }
 
@@ -50,8 +51,7 @@ impl Operation for Expire {
     const REPEATABLE: bool = true;
 
     async fn attempt(&mut self, inner: &Inner, conn: &mut Conn) -> Result<Swept, Failure> {
-        let now = conn.run(format!("SELECT {CLOCK}")).await?.pop().unwrap_or_default().rows;
-        let now = time(now.first().ok_or_else(|| missing("the clock's answer"))?, 0)?;
+        let now = clock(conn).await?;
         let place = inner.sweep.place();
         let mut lanes = waiting(conn).await?;
         lanes.retain(|(lane, first)| *first <= now.as_micros() && place.is_none_or(|(at, _)| *lane >= at));

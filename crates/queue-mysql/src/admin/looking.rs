@@ -13,7 +13,7 @@ use crate::error::Failure;
 use crate::inner::Inner;
 use crate::operation::Operation;
 use crate::row::{COLUMNS, COLUMNS_LEN, Defect, TaskRow};
-use crate::sql::{time, value};
+use crate::sql::{text, time, value};
 
 /// What a record has beyond a task's row: progress, a cancel request, the last error, the worker.
 const EXTRAS: &str = "t.progress, t.progress_message, \
@@ -78,12 +78,6 @@ impl Seen {
             result: TaskResult::None,
         })
     }
-}
-
-/// A column of text, whatever its collation.
-pub(super) fn text(row: &MySqlRow, index: usize) -> Result<Option<String>, sqlx::Error> {
-    let bytes: Option<Vec<u8>> = value(row, index)?;
-    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// Reads one task.

@@ -7,14 +7,13 @@ use queue_core::admin::{Count, Pause, QueueStats, Stats};
 use queue_core::session::SessionRecord;
 use queue_core::{QueueName, SessionId, Status, StoreError, TaskId, Timestamp};
 
-use super::looking::text;
-use crate::connection::{Conn, Reply};
+use crate::connection::{Conn, rows_of};
 use crate::error::Failure;
 use crate::inner::{Inner, missing};
 use crate::lanes::waiting;
 use crate::members::{claimed_ids, decode};
 use crate::operation::Operation;
-use crate::sql::{CLOCK, list, maybe_time, time, value};
+use crate::sql::{CLOCK, list, maybe_time, text, time, value};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -81,10 +80,6 @@ pub(crate) async fn clock(conn: &mut Conn) -> Result<Timestamp, Failure> {
         Some(row) => Ok(time(row, 0)?),
         None => Err(missing("the clock's answer").into()),
     }
-}
-
-fn rows_of(replies: &[Reply], index: usize) -> &[sqlx::mysql::MySqlRow] {
-    replies.get(index).map_or(&[], |reply| reply.rows.as_slice())
 }
 
 fn count(row: &sqlx::mysql::MySqlRow, index: usize) -> Result<u64, sqlx::Error> {

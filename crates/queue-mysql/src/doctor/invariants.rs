@@ -144,7 +144,7 @@ fn violation(count: u64, what: &str, ids: &[u64], advice: &str) -> Finding {
     Finding::fail(CHECK, format!("tasks that {what}: {count} ({}{more})", ids.join(", ")), advice)
 }
 
-async fn one(conn: &mut Conn, sql: &str) -> Result<Option<u64>, sqlx::Error> {
+pub(super) async fn one(conn: &mut Conn, sql: &str) -> Result<Option<u64>, sqlx::Error> {
     let rows = conn.run(sql.to_owned()).await?.pop().unwrap_or_default().rows;
     rows.first().map(|row| value(row, 0)).transpose()
 }

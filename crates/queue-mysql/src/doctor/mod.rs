@@ -18,14 +18,14 @@ use async_trait::async_trait;
 use queue_core::StoreError;
 use queue_core::diagnose::{Diagnose, Examination, Finding, Level};
 
-use crate::connection::{Conn, Connections};
+use crate::connection::{Conn, rows_of};
 use crate::error::{Failure, number, plain, to_store_error};
 use crate::inner::Inner;
 use crate::migrate;
 use crate::options::MySqlOptions;
 use crate::server::{Flavor, Server};
 use crate::store::MySqlStore;
-use settings::Settings;
+pub(crate) use settings::Settings;
 use statements::Sample;
 
 /// As long as the lists of a large batch.
@@ -55,21 +55,15 @@ fn interrupted(error: &StoreError) -> Finding {
     )
 }
 
-/// The part that is cheap: one round trip at connect. What makes every write fail is refused, the rest is logged.
-pub(crate) async fn at_connect(connections: &Connections, options: &MySqlOptions) -> Result<(), StoreError> {
-    let mut conn = connections.acquire(false).await?;
-    let settings = match Settings::read(&mut conn).await {
-        Ok(settings) => settings,
-        Err(error) => return Err(to_store_error(&error, false, connections.place())),
-    };
-    connections.put_back(conn);
+/// The part that is cheap, at connect. What makes every write fail is refused, the rest is logged.
+pub(crate) fn at_connect(settings: &Settings, place: &str, options: &MySqlOptions) -> Result<(), StoreError> {
     for finding in settings.needed(options).into_iter().filter(|finding| finding.level == Level::Fail) {
         if finding.check == "binlog" || finding.check == "isolation" {
             let advice = finding.advice.unwrap_or_default();
-            let reason = format!("{}: {}; {advice}", connections.place(), finding.detail);
+            let reason = format!("{place}: {}; {advice}", finding.detail);
             return Err(StoreError::Unsupported { reason });
         }
-        tracing::warn!(check = finding.check, advice = finding.advice, "{}: {}", connections.place(), finding.detail);
+        tracing::warn!(check = finding.check, advice = finding.advice, "{place}: {}", finding.detail);
     }
     Ok(())
 }
@@ -80,7 +74,8 @@ async fn examine(store: &MySqlStore, examination: Examination, findings: &mut Ve
     let place = inner.connections.place();
     let lost = |error: sqlx::Error| to_store_error(&error, false, place);
     let (clock, now) = state::clock(&mut conn, examination.wall).await.map_err(lost)?;
-    let settings = Settings::read(&mut conn).await.map_err(lost)?;
+    let settings =
+        conn.run(Settings::sql()).await.and_then(|replies| Settings::of(rows_of(&replies, 0))).map_err(lost)?;
     findings.extend(settings.needed(&inner.options));
     findings.extend(settings.others(inner.server.flavor, &inner.options, examination.lease));
     findings.push(clock);
@@ -133,7 +128,5 @@ fn server(inner: &Inner) -> Finding {
 
 /// The last task id that was reserved; a small one when it cannot be read.
 async fn last_id(conn: &mut Conn) -> u64 {
-    let asked = conn.run("SELECT next_id FROM queue_id_block".to_owned()).await;
-    let rows = asked.ok().and_then(|mut replies| replies.pop()).unwrap_or_default().rows;
-    rows.first().and_then(|row| crate::sql::value(row, 0).ok()).unwrap_or(1)
+    invariants::one(conn, "SELECT next_id FROM queue_id_block").await.ok().flatten().unwrap_or(1)
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use queue_core::diagnose::Finding;
+use sqlx::mysql::MySqlRow;
 
-use crate::connection::Conn;
+use crate::connection::URGENT_CONNECTIONS;
 use crate::options::MySqlOptions;
 use crate::server::Flavor;
 use crate::sql::value;
@@ -38,15 +39,19 @@ const ROW_BYTES: u64 = 256;
 
 /// The variables of one of our connections.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Settings(BTreeMap<String, String>);
+pub(crate) struct Settings(BTreeMap<String, String>);
 
 impl Settings {
-    /// Asks the server, in one round trip.
-    pub(super) async fn read(conn: &mut Conn) -> Result<Self, sqlx::Error> {
+    /// Asks for them.
+    pub(crate) fn sql() -> String {
         let names: Vec<_> = NAMES.iter().map(|name| format!("'{name}'")).collect();
-        let sql = format!("SHOW SESSION VARIABLES WHERE Variable_name IN ({})", names.join(","));
+        format!("SHOW SESSION VARIABLES WHERE Variable_name IN ({})", names.join(","))
+    }
+
+    /// Reads the answer to [`sql`](Self::sql).
+    pub(crate) fn of(rows: &[MySqlRow]) -> Result<Self, sqlx::Error> {
         let mut settings = BTreeMap::new();
-        for row in &conn.run(sql).await?.pop().unwrap_or_default().rows {
+        for row in rows {
             let (name, value): (String, String) = (value(row, 0)?, value(row, 1)?);
             settings.insert(name.to_ascii_lowercase(), value);
         }
@@ -244,7 +249,7 @@ impl Settings {
                 "raise wait_timeout on the server to a minute or more",
             );
         }
-        let connections = options.connections_max as u64 + 2;
+        let connections = (options.connections_max + URGENT_CONNECTIONS) as u64;
         for name in ["max_connections", "max_user_connections"] {
             if let Some(max) = self.number(name).filter(|max| *max > 0 && connections > *max) {
                 warn(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use queue_core::diagnose::Finding;
 use queue_core::{StoreError, Timestamp};
 
-use crate::connection::Conn;
+use crate::connection::{Conn, rows_of};
 use crate::error::{number, plain};
 use crate::inner::Inner;
 use crate::server::Flavor;
@@ -104,7 +104,7 @@ pub(super) async fn replicas(conn: &mut Conn) -> Result<Finding, sqlx::Error> {
                 .to_owned(),
         )
         .await?;
-    let rows = semisync.first().map_or(&[][..], |reply| reply.rows.as_slice());
+    let rows = rows_of(&semisync, 0);
     let acknowledging: i64 =
         rows.first().map_or(Ok(None), |row| value::<String>(row, 1).map(|text| text.parse().ok()))?.unwrap_or(0);
     // Without the right, the list of connections is that of one's own, without an error.
