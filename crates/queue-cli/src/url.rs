@@ -20,12 +20,14 @@ pub(crate) fn redacted(text: &str) -> Cow<'_, str> {
         let end =
             url.find(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | '`' | '<' | '>')).unwrap_or(url.len());
         let (url, after) = url.split_at(end);
-        // A list of URLs, or a second one glued to the first: each is looked at alone.
+        // Of a list of URLs each is looked at alone. What might as well be a password is none.
         let (url, after) = match url.find("://") {
             Some(second) => {
                 let start =
                     url[..second].rfind(|c: char| !c.is_ascii_alphanumeric() && c != '+').map_or(0, |at| at + 1);
-                if start == 0 { (url, after) } else { rest[before.len()..].split_at(start) }
+                let first = &url[..start];
+                let is_list = first.ends_with([',', ';', '|']) && (first.contains('@') || !first.contains(':'));
+                if is_list { rest[before.len()..].split_at(start) } else { (url, after) }
             }
             None => (url, after),
         };
@@ -93,6 +95,9 @@ mod tests {
             ("mysql://app@db/shop", "mysql://app@db/shop"),
             ("mysql://app:se/cr@t@db/shop", "mysql://app:***@db/shop"),
             ("mysql://:secret@db", "mysql://:***@db"),
+            ("mysql://app:a://b@db/shop", "mysql://app:***@db/shop"),
+            ("mysql://app:a,b://c@db/shop", "mysql://app:***@db/shop"),
+            ("mysql://app:a@b://c@db/shop", "mysql://app:***@db/shop"),
             ("at 'mysql://a:b@c/d' and mysql://e:f@g/h.", "at 'mysql://a:***@c/d' and mysql://e:***@g/h."),
             ("mysql://a:b@c/d,mysql://e:f@g/h", "mysql://a:***@c/d,mysql://e:***@g/h"),
             ("mysql://db/x?password=abc&tls=on", "mysql://db/x?password=***&tls=on"),

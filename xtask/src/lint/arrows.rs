@@ -60,6 +60,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         package_arrows(package, &mut wrong);
         inherited_lints(package, &mut wrong);
     }
+    one_program(&workspace.metadata, &mut wrong);
     core_is_pure(workspace, &mut wrong)?;
     pool_names_no_adapter(&workspace.root.join("crates/queue-runtime/src"), &mut wrong)?;
     if !wrong.is_empty() {
@@ -104,6 +105,19 @@ fn testkit_is_for_testing(package: &Value, wrong: &mut Vec<String>) {
                 wrong.push(format!("queue-runtime's feature `{feature}` must not turn on `{enabled}`"));
             }
         }
+    }
+}
+
+/// `cargo run` in the root is the README's first command.
+fn one_program(metadata: &Value, wrong: &mut Vec<String>) {
+    let all = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let defaults = all(&metadata["workspace_default_members"]);
+    let packages = all(&metadata["packages"]).into_iter().filter(|package| defaults.contains(&package["id"]));
+    let targets = packages.flat_map(|package| all(&package["targets"]));
+    let programs = targets.filter(|target| all(&target["kind"]).contains(&"bin".into()));
+    let names: Vec<_> = programs.filter_map(|target| target["name"].as_str().map(str::to_owned)).collect();
+    if names != ["queue"] {
+        wrong.push(format!("`cargo run` must mean `queue`, and the default members have {}", names.join(", ")));
     }
 }
 
@@ -152,7 +166,7 @@ fn pool_names_no_adapter(source: &Path, wrong: &mut Vec<String>) -> Result<()> {
 mod tests {
     use serde_json::json;
 
-    use super::package_arrows;
+    use super::{one_program, package_arrows};
 
     fn wrong(package: &serde_json::Value) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -186,6 +200,19 @@ mod tests {
                 "queue-runtime's feature `mysql` must not turn on `queue-testkit/x`",
             ]
         );
+    }
+
+    #[test]
+    fn cargo_run_has_one_meaning() {
+        let package = |id: &str, name: &str| json!({"id": id, "targets": [{"kind": ["bin"], "name": name}, {"kind": ["lib"], "name": "l"}]});
+        let mut metadata =
+            json!({"workspace_default_members": ["a"], "packages": [package("a", "queue"), package("b", "chaos")]});
+        let mut wrong = Vec::new();
+        one_program(&metadata, &mut wrong);
+        assert_eq!(wrong, Vec::<String>::new());
+        metadata["workspace_default_members"] = json!(["a", "b"]);
+        one_program(&metadata, &mut wrong);
+        assert_eq!(wrong, ["`cargo run` must mean `queue`, and the default members have queue, chaos"]);
     }
 
     #[test]
