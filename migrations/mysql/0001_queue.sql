@@ -6,7 +6,8 @@
 --  * names are compared byte by byte;
 --  * a row that is updated holds no payload: the binary log writes the whole row twice at each update.
 
--- What changes while a task lives. No secondary index: the other tables are its indexes.
+-- What changes while a task lives. No secondary index: the other tables are its indexes. What a claim and a settle write has its
+-- place from the beginning and is never NULL: a row that grows is moved within its page, and pages that are full are split.
 CREATE TABLE IF NOT EXISTS queue_task (
     id BIGINT UNSIGNED NOT NULL,
     type_id INT UNSIGNED NOT NULL,
@@ -18,17 +19,17 @@ CREATE TABLE IF NOT EXISTS queue_task (
     max_attempts SMALLINT UNSIGNED NOT NULL,
     losses SMALLINT UNSIGNED NOT NULL COMMENT 'how often in a row its worker was lost',
     claims INT UNSIGNED NOT NULL COMMENT 'the fence: it only rises',
-    claim_id BIGINT UNSIGNED NULL COMMENT 'the claim that holds it, or that ended last',
+    claim_id BIGINT UNSIGNED NOT NULL DEFAULT 0 COMMENT 'the claim that holds it, or that ended last; 0 none',
     run_at BIGINT NOT NULL,
-    started_at BIGINT NULL,
-    completed_at BIGINT NULL,
+    started_at BIGINT NOT NULL DEFAULT 0 COMMENT '0 never',
+    completed_at BIGINT NOT NULL DEFAULT 0 COMMENT '0 not yet',
     deadline_at BIGINT NULL,
     progress TINYINT UNSIGNED NULL,
     progress_message VARCHAR(200) NULL,
     PRIMARY KEY (id),
     CONSTRAINT queue_task_reason CHECK ((status = 3) = (reason IS NOT NULL)),
-    CONSTRAINT queue_task_end CHECK ((status IN (2, 3)) = (completed_at IS NOT NULL)),
-    CONSTRAINT queue_task_run CHECK (status <> 1 OR (claim_id IS NOT NULL AND started_at IS NOT NULL))
+    CONSTRAINT queue_task_end CHECK ((status IN (2, 3)) = (completed_at <> 0)),
+    CONSTRAINT queue_task_run CHECK (status <> 1 OR (claim_id <> 0 AND started_at <> 0))
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- What never changes: all that the producer said, and the bytes.

@@ -13,6 +13,7 @@ use sqlx::{Arguments, MySqlConnection};
 use crate::connection::{Conn, PACKET_BYTES, Reply, bound_on, run_on};
 use crate::error::{Class, Failure, classify};
 use crate::inner::{Inner, missing};
+use crate::lanes::Lane;
 use crate::names::Numbers;
 use crate::operation::Operation;
 use crate::row::ready_row;
@@ -90,6 +91,8 @@ impl Operation for Enqueue {
             });
         }
         conn.run_all_and_commit(tables.insert_tasks(&plan.write, now)).await?;
+        let due = plan.write.iter().filter(|row| row.task.state(now).run_at <= now).map(Numbered::lane);
+        inner.lanes.expect(due);
         Ok(plan.answers)
     }
 }
@@ -146,6 +149,10 @@ struct Numbered<'a> {
 }
 
 impl Numbered<'_> {
+    fn lane(&self) -> Lane {
+        Lane { queue_id: self.numbers.queue_id, suspect: false, rank: self.task.spec.priority.rank() }
+    }
+
     fn key(&self) -> Option<(u32, Vec<u8>)> {
         self.task.spec.key.as_ref().map(|key| (self.numbers.type_id, key.as_str().as_bytes().to_vec()))
     }

@@ -52,20 +52,22 @@ impl Held {
         self.books().claims.get(&claim).is_some_and(|holding| holding.members.contains(&task))
     }
 
-    /// What a settle of these tasks may remove with it.
-    pub(crate) fn leftovers(&self, items: &[(TaskId, ClaimId)]) -> Leftovers {
-        let books = self.books();
+    /// What a settle of these tasks may remove with it. Claims that others have emptied are taken by one settle at a time: two that
+    /// delete the same row wait for one another.
+    pub(crate) fn cleaning(&self, items: &[(TaskId, ClaimId)]) -> Cleaning<'_> {
+        let mut books = self.books();
         let mut ended: HashMap<ClaimId, HashSet<TaskId>> = HashMap::new();
         for (task, claim) in items {
             ended.entry(*claim).or_default().insert(*task);
         }
+        let emptied: Vec<_> = books.emptied.drain().collect();
         let mut claims: Vec<_> = ended
             .iter()
             .filter(|(claim, tasks)| {
                 books.claims.get(claim).is_some_and(|holding| holding.members.iter().all(|task| tasks.contains(task)))
             })
             .map(|(claim, _)| *claim)
-            .chain(books.emptied.iter().copied())
+            .chain(emptied.iter().copied())
             .collect();
         claims.sort_unstable();
         claims.dedup();
@@ -75,24 +77,7 @@ impl Held {
             .collect();
         signals.sort_unstable();
         signals.dedup();
-        Leftovers { claims, signals }
-    }
-
-    /// These tasks are no longer held, and these leftovers are gone: the settle is committed.
-    pub(crate) fn release(&self, items: &[(TaskId, ClaimId)], gone: &Leftovers) {
-        let mut books = self.books();
-        for (task, claim) in items {
-            books.signalled.remove(&(*task, *claim));
-            let Some(holding) = books.claims.get_mut(claim) else { continue };
-            holding.members.remove(task);
-            if holding.members.is_empty() {
-                books.claims.remove(claim);
-                books.emptied.insert(*claim);
-            }
-        }
-        for claim in &gone.claims {
-            books.emptied.remove(claim);
-        }
+        Cleaning { held: self, leftovers: Leftovers { claims, signals }, emptied }
     }
 
     /// The session was told to cancel these.
@@ -120,6 +105,46 @@ impl Held {
     }
 }
 
+/// What a settle removes beside what it settles. Dropped without [`done`](Self::done), a later settle gets it.
+#[derive(Debug)]
+pub(crate) struct Cleaning<'a> {
+    held: &'a Held,
+    leftovers: Leftovers,
+    emptied: Vec<ClaimId>,
+}
+
+impl Cleaning<'_> {
+    /// What is to be removed.
+    pub(crate) const fn leftovers(&self) -> &Leftovers {
+        &self.leftovers
+    }
+
+    /// The settle of these tasks is committed: they are no longer held, and the leftovers are gone.
+    pub(crate) fn done(mut self, items: &[(TaskId, ClaimId)]) {
+        self.emptied.clear();
+        let mut books = self.held.books();
+        for (task, claim) in items {
+            books.signalled.remove(&(*task, *claim));
+            let Some(holding) = books.claims.get_mut(claim) else { continue };
+            holding.members.remove(task);
+            if holding.members.is_empty() {
+                books.claims.remove(claim);
+                if !self.leftovers.claims.contains(claim) {
+                    books.emptied.insert(*claim);
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Cleaning<'_> {
+    fn drop(&mut self) {
+        if !self.emptied.is_empty() {
+            self.held.books().emptied.extend(self.emptied.drain(..));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,26 +159,33 @@ mod tests {
         let held = Held::default();
         held.take(claim, session, [one, two]);
         assert!(held.holds(claim, one));
-        assert_eq!(held.leftovers(&[(one, claim)]), Leftovers::default());
-        held.release(&[(one, claim)], &Leftovers::default());
-        let last = held.leftovers(&[(two, claim), (one, claim)]);
-        assert_eq!(last.claims, [claim]);
-        held.release(&[(two, claim)], &last);
+        let first = held.cleaning(&[(one, claim)]);
+        assert_eq!(first.leftovers(), &Leftovers::default());
+        first.done(&[(one, claim)]);
+        let last = held.cleaning(&[(two, claim), (one, claim)]);
+        assert_eq!(last.leftovers().claims, [claim]);
+        last.done(&[(two, claim)]);
         assert_eq!((held.holds(claim, two), held.emptied()), (false, vec![]));
     }
 
     #[test]
-    fn two_settles_at_once_leave_the_claim_to_a_later_one() {
+    fn two_settles_at_once_leave_the_claim_to_one_later() {
         let (claim, session, one, two) = ids();
         let held = Held::default();
         held.take(claim, session, [one, two]);
-        let (first, second) = (held.leftovers(&[(one, claim)]), held.leftovers(&[(two, claim)]));
-        held.release(&[(one, claim)], &first);
-        held.release(&[(two, claim)], &second);
+        let (first, second) = (held.cleaning(&[(one, claim)]), held.cleaning(&[(two, claim)]));
+        first.done(&[(one, claim)]);
+        second.done(&[(two, claim)]);
         assert_eq!(held.emptied(), [claim]);
-        assert_eq!(held.leftovers(&[]).claims, [claim]);
-        held.release(&[], &held.leftovers(&[]));
-        assert_eq!(held.leftovers(&[]), Leftovers::default());
+        let later = held.cleaning(&[]);
+        assert_eq!(later.leftovers().claims, [claim]);
+        assert_eq!(held.cleaning(&[]).leftovers(), &Leftovers::default());
+        // It failed.
+        drop(later);
+        let again = held.cleaning(&[]);
+        assert_eq!(again.leftovers().claims, [claim]);
+        again.done(&[]);
+        assert_eq!(held.emptied(), []);
     }
 
     #[test]
@@ -162,12 +194,12 @@ mod tests {
         let held = Held::default();
         held.take(claim, session, [one]);
         held.signal(session, &[(one, claim)]);
-        let left = held.leftovers(&[(one, claim)]);
-        assert_eq!(left.signals, [(session, one, claim)]);
-        held.release(&[(one, claim)], &left);
-        assert_eq!(held.leftovers(&[(one, claim)]).signals, []);
+        let left = held.cleaning(&[(one, claim)]);
+        assert_eq!(left.leftovers().signals, [(session, one, claim)]);
+        left.done(&[(one, claim)]);
+        assert_eq!(held.cleaning(&[(one, claim)]).leftovers().signals, []);
         held.signal(session, &[(one, claim)]);
         held.forget(session);
-        assert_eq!(held.leftovers(&[(one, claim)]).signals, []);
+        assert_eq!(held.cleaning(&[(one, claim)]).leftovers().signals, []);
     }
 }

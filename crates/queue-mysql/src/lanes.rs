@@ -5,7 +5,7 @@
 //! process remembers up to where it has taken all there was, and looks at the head once a second only: for rows that were
 //! written with an earlier time than others, or committed late, or given back by a claim that was rolled back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ const YOUNG: Duration = Duration::from_millis(200);
 const MARKS_MAX: usize = 10_000;
 /// Lanes that a look does not look at from the head, at most: the statement must stay small.
 const BOUNDS_MAX: usize = 32;
+/// Lanes that are kept as those that have something due, at most.
+const EXPECTED_MAX: usize = 64;
 /// How long a row that could not be claimed is passed over.
 const AVOID_FOR: Duration = Duration::from_secs(5);
 const AVOIDED_MAX: usize = 10_000;
@@ -39,10 +41,10 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    /// The condition that a row is in this lane.
-    pub(crate) fn condition(self) -> String {
+    /// The condition that a row is in this lane; before each column goes `of`.
+    pub(crate) fn condition(self, of: &str) -> String {
         format!(
-            "queue_id = {} AND suspect = {} AND priority_rank = {}",
+            "{of}queue_id = {} AND {of}suspect = {} AND {of}priority_rank = {}",
             self.queue_id,
             u8::from(self.suspect),
             self.rank
@@ -65,14 +67,14 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
-    /// The condition that a row is there, with `AND` before it.
-    pub(crate) fn condition(self) -> String {
+    /// The condition that a row is there, with `AND` before it; before each column goes `of`.
+    pub(crate) fn condition(self, of: &str) -> String {
         match self {
             Self::Head => String::new(),
             Self::After((run_at, task)) => {
-                format!(" AND (run_at > {run_at} OR (run_at = {run_at} AND task_id > {task}))")
+                format!(" AND ({of}run_at > {run_at} OR ({of}run_at = {run_at} AND {of}task_id > {task}))")
             }
-            Self::Due(run_at) => format!(" AND run_at >= {run_at}"),
+            Self::Due(run_at) => format!(" AND {of}run_at >= {run_at}"),
         }
     }
 }
@@ -98,6 +100,8 @@ pub(crate) struct Seen {
     pub(crate) passed: Option<Position>,
     /// Where a look from the head ended, when there was one; `Some(None)` when it came to the end.
     pub(crate) swept: Option<Option<Position>>,
+    /// Whether more may be due and free in it.
+    pub(crate) left: bool,
 }
 
 /// Where a look at a lane may begin, for a second after its head was looked at: everything before was taken.
@@ -119,7 +123,7 @@ impl Bound {
              WHERE q.id = {} AND q.paused_at IS NULL",
             lane.queue_id,
             lane.rank,
-            lane.condition(),
+            lane.condition(""),
             micros(HEAD_EVERY),
             i64::MIN + 1,
             micros(YOUNG),
@@ -136,6 +140,15 @@ pub(crate) struct Lanes {
     avoided: Mutex<HashMap<TaskId, i64>>,
     /// The queue that was served last.
     turn: Mutex<Option<u32>>,
+    expected: Mutex<Expected>,
+}
+
+/// Lanes that most likely have something due.
+#[derive(Debug, Default)]
+struct Expected {
+    lanes: BTreeSet<Lane>,
+    /// What the server's clock said last.
+    now: i64,
 }
 
 /// Where the next look at a lane begins.
@@ -170,11 +183,17 @@ impl Lanes {
 
     /// What a committed claim found out.
     pub(crate) fn saw(&self, seen: impl IntoIterator<Item = Seen>, now: Timestamp) {
-        let mut marks = lock(&self.marks);
+        let (mut marks, mut expected) = (lock(&self.marks), lock(&self.expected));
         if marks.len() > MARKS_MAX {
             marks.clear();
         }
+        expected.now = expected.now.max(now.as_micros());
         for seen in seen {
+            if !seen.left || seen.choice != 0 || seen.lane.suspect {
+                expected.lanes.remove(&seen.lane);
+            } else if expected.lanes.len() < EXPECTED_MAX {
+                expected.lanes.insert(seen.lane);
+            }
             let mark = marks.entry((seen.lane, seen.choice)).or_default();
             if mark.passed.is_none() {
                 mark.head_at = now.as_micros();
@@ -186,6 +205,31 @@ impl Lanes {
                 mark.swept = swept.filter(|swept| mark.passed.is_some_and(|passed| *swept < passed));
             }
         }
+    }
+
+    /// Something due was committed to these lanes.
+    pub(crate) fn expect(&self, lanes: impl IntoIterator<Item = Lane>) {
+        let mut expected = lock(&self.expected);
+        for lane in lanes {
+            if expected.lanes.len() < EXPECTED_MAX {
+                expected.lanes.insert(lane);
+            }
+        }
+    }
+
+    /// A claim looks at these lanes.
+    pub(crate) fn expect_no_more(&self, lanes: impl IntoIterator<Item = Lane>) {
+        let mut expected = lock(&self.expected);
+        for lane in lanes {
+            expected.lanes.remove(&lane);
+        }
+    }
+
+    /// The lanes that most likely have something due, and what the server's clock said last; `None` when there are none.
+    pub(crate) fn expected(&self) -> Option<(Timestamp, Vec<Lane>)> {
+        let expected = lock(&self.expected);
+        let is_known = expected.now > 0 && !expected.lanes.is_empty();
+        is_known.then(|| (Timestamp::from_micros(expected.now), expected.lanes.iter().copied().collect()))
     }
 
     /// Passes over this row for a while.
@@ -282,11 +326,6 @@ impl Survey {
         sql
     }
 
-    pub(crate) async fn take(conn: &mut Conn, lanes: &Lanes, session: Option<SessionId>) -> Result<Self, Failure> {
-        let rows = conn.run(Self::sql(session, &lanes.bounds())).await?.pop().unwrap_or_default().rows;
-        Self::read(&rows)
-    }
-
     /// Reads the answer to [`sql`](Self::sql).
     pub(crate) fn read(rows: &[MySqlRow]) -> Result<Self, Failure> {
         let mut survey = None;
@@ -323,7 +362,7 @@ mod tests {
     }
 
     fn seen(passed: Position, swept: Option<Option<Position>>) -> Seen {
-        Seen { lane: LANE, choice: 0, passed: Some(passed), swept }
+        Seen { lane: LANE, choice: 0, passed: Some(passed), swept, left: false }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use queue_core::{
     Backoff, Budget, ClaimId, FailureReason, Fence, Priority, QueueName, Status, StoreError, TaskId, TaskState,
-    TaskType,
+    TaskType, Timestamp,
 };
 use sqlx::mysql::MySqlRow;
 
@@ -12,7 +12,7 @@ use crate::connection::Conn;
 use crate::inner::Inner;
 use crate::lanes::Lane;
 use crate::server::{Deletion, Flavor};
-use crate::sql::{RUN_MIN, list, maybe_time, opt_time, runs, time, value, within_run};
+use crate::sql::{RUN_MIN, list, maybe_time, opt_time, runs, time, time_unless_0, value, within_run};
 
 /// The columns that [`TaskRow::read`] reads, of `queue_task t` joined to `queue_payload p`. The body is not among them.
 pub(crate) const COLUMNS: &str = "t.id, t.type_id, t.queue_id, t.priority_rank, t.status, t.reason, t.attempt, \
@@ -88,12 +88,12 @@ impl TaskRow {
             max_attempts: value(row, 7)?,
             losses: value(row, 8)?,
             fence: Fence::new(value(row, 9)?),
-            claim: value::<Option<u64>>(row, 10)?.and_then(ClaimId::new),
+            claim: ClaimId::new(value(row, 10)?),
             cancel_requested: false,
             created_at,
             run_at: time(row, 11)?,
-            started_at: maybe_time(row, 12)?,
-            completed_at: maybe_time(row, 13)?,
+            started_at: time_unless_0(row, 12)?,
+            completed_at: time_unless_0(row, 13)?,
             deadline_at: maybe_time(row, 14)?,
             budget,
         };
@@ -194,10 +194,10 @@ fn moves_of(flavor: Flavor, moves: &[Move]) -> Vec<String> {
             state.max_attempts,
             state.losses,
             state.fence,
-            crate::sql::Opt(state.claim),
+            state.claim.map_or(0, ClaimId::get),
             state.run_at.as_micros(),
-            opt_time(state.started_at),
-            opt_time(state.completed_at),
+            state.started_at.map_or(0, Timestamp::as_micros),
+            state.completed_at.map_or(0, Timestamp::as_micros),
             opt_time(state.deadline_at),
         )
     }));
@@ -317,14 +317,14 @@ pub(crate) fn delete_ready(flavor: Flavor, keys: impl IntoIterator<Item = ReadyK
         match flavor.deletes_runs().then(|| runs_of(&keys)).flatten() {
             Some(runs) => sql.push(format!(
                 "DELETE /*+ INDEX(queue_ready PRIMARY) */ FROM queue_ready WHERE {} AND ({runs})",
-                lane.condition()
+                lane.condition("")
             )),
             None => sql.extend(keys.chunks(PACKET_KEYS).map(|keys| {
                 let rows = list(keys.iter().map(|key| format!("({},{})", key.run_at, key.task)));
                 Deletion {
                     table: "queue_ready",
                     index: "PRIMARY",
-                    fixed: &lane.condition(),
+                    fixed: &lane.condition(""),
                     columns: &["run_at", "task_id"],
                     rows: &rows,
                 }

@@ -35,12 +35,12 @@ impl Operation for SettleBatch {
 
     async fn attempt(&mut self, inner: &Inner, conn: &mut Conn) -> Result<Vec<Settled>, Failure> {
         let pairs: Vec<_> = self.batch.iter().map(|settle| (settle.task, settle.claim)).collect();
-        let leftovers = inner.held.leftovers(&pairs);
-        let settled = match self.complete(inner, conn, &leftovers).await? {
+        let cleaning = inner.held.cleaning(&pairs);
+        let settled = match self.complete(inner, conn, cleaning.leftovers()).await? {
             Some(settled) => settled,
-            None => self.settle(inner, conn, &leftovers).await?,
+            None => self.settle(inner, conn, cleaning.leftovers()).await?,
         };
-        inner.held.release(&pairs, &leftovers);
+        cleaning.done(&pairs);
         Ok(settled)
     }
 }

@@ -114,6 +114,11 @@ pub(crate) fn maybe_time(row: &MySqlRow, index: usize) -> Result<Option<Timestam
     Ok(value::<Option<i64>>(row, index)?.map(Timestamp::from_micros))
 }
 
+/// A point in time in a column that is 0 where there is none.
+pub(crate) fn time_unless_0(row: &MySqlRow, index: usize) -> Result<Option<Timestamp>, sqlx::Error> {
+    Ok(Some(time(row, index)?).filter(|time| *time != Timestamp::EPOCH))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -146,7 +146,7 @@ impl TaskStore for MySqlStore {
     }
 
     async fn claim(&self, request: ClaimRequest) -> Result<ClaimReply, StoreError> {
-        self.perform(claim::Claim { request }).await
+        self.perform(claim::Claim::new(request, &self.inner)).await
     }
 
     async fn resolve_claim(&self, session: SessionId, claim: ClaimId) -> Result<Resolved, StoreError> {
@@ -163,7 +163,7 @@ impl TaskStore for MySqlStore {
 
     async fn settle_and_claim(&self, batch: Arc<[Settle]>, request: ClaimRequest) -> Trip {
         if !batch.is_empty() && batch.len() <= self.inner.options.limits.batch_max {
-            let claim = claim::Claim { request: request.clone() };
+            let claim = claim::Claim::new(request.clone(), &self.inner);
             match self.perform(claim::SettleAndClaim { batch: Arc::clone(&batch), claim }).await {
                 Ok(Some((settled, reply))) => return Trip { settled: Ok(settled), claim: Ok(reply) },
                 Ok(None) => {}

@@ -89,8 +89,8 @@ async fn spent_in(
     let now = now.as_micros();
     let part = format!(
         "SELECT run_at, task_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{} AND run_at <= {now}",
-        lane.condition(),
-        after.map_or(Origin::Head, Origin::After).condition()
+        lane.condition(""),
+        after.map_or(Origin::Head, Origin::After).condition("")
     );
     let rows = conn.run(format!("{part} ORDER BY run_at, task_id LIMIT 1 OFFSET {}", WINDOW - 1)).await?;
     let end = positions(&rows.into_iter().next().unwrap_or_default().rows)?.pop();
@@ -118,7 +118,7 @@ async fn expire(
         format!(
             "SELECT task_id, type_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE {} AND (run_at, task_id) IN ({}) \
              ORDER BY run_at, task_id FOR UPDATE SKIP LOCKED",
-            lane.condition(),
+            lane.condition(""),
             list(rows.iter().map(|(run_at, task)| format!("({run_at},{task})")))
         )
     });

@@ -1,8 +1,12 @@
 //! Claiming: look without locks, lock what may be taken, let the core judge it, take it.
 //!
-//! Four round trips when there is work (look; lock; take and read; commit), one when there is none. Settlements of the common
-//! kind go with the first of them, in the same transaction.
+//! Two round trips where work is known to be there: look, and lock and read on a guess ([`guess`]); write and commit. Three where
+//! the look has to come first, one when there is nothing. Settlements of the common kind go with the first of them, in the
+//! same transaction.
 
+mod found;
+mod guess;
+mod lane;
 mod offer;
 mod resolve;
 mod take;
@@ -12,15 +16,16 @@ pub(crate) use resolve::ResolveClaim;
 pub(crate) use trip::SettleAndClaim;
 
 use queue_core::admission::Admission;
-use queue_core::{ClaimReply, ClaimRequest, Claimed, StoreError, Timestamp};
+use queue_core::{ClaimReply, ClaimRequest, Claimed, StoreError};
 
-use crate::connection::Conn;
+use crate::connection::{Conn, Reply, rows_of};
 use crate::error::{Class, Failure, Told};
-use crate::inner::Inner;
+use crate::inner::{Inner, missing};
 use crate::lanes::Survey;
 use crate::operation::Operation;
 use crate::sql::{guard, value};
-use offer::Offer;
+use guess::Guess;
+use offer::{Offer, alive_sql, is_alive};
 use take::Judged;
 
 /// Takes due tasks for a session.
@@ -28,113 +33,127 @@ pub(crate) struct Claim {
     pub(crate) request: ClaimRequest,
 }
 
+/// What a claim begins with.
+struct Opening {
+    survey: Survey,
+    /// The transaction is open, and holds the session's row.
+    begun: bool,
+    /// What was locked on a guess.
+    guessed: Option<(Guess, Vec<Reply>)>,
+}
+
 impl Operation for Claim {
     type Output = ClaimReply;
 
     async fn attempt(&mut self, inner: &Inner, conn: &mut Conn) -> Result<ClaimReply, Failure> {
-        let survey = Survey::take(conn, &inner.lanes, Some(self.request.session)).await?;
-        if !survey.alive {
+        let Some(opening) = self.open(inner, conn, Vec::new(), false).await? else {
+            conn.rollback().await?;
             return Ok(ClaimReply::Fenced);
+        };
+        match self.claim(inner, conn, opening).await {
+            Err(failure) if failure.class() == Some(Class::Duplicate) => {
+                Err(self.id_taken(conn).await.unwrap_or(failure))
+            }
+            reply => reply,
         }
-        self.claim(inner, conn, &survey, false).await
     }
 }
 
 impl Claim {
-    /// Claims what the survey saw; in the open transaction, or in one that it opens when there is something to claim.
-    async fn claim(&self, inner: &Inner, conn: &mut Conn, survey: &Survey, begun: bool) -> Result<ClaimReply, Failure> {
-        let mut request = self.request.clone();
+    pub(crate) fn new(mut request: ClaimRequest, inner: &Inner) -> Self {
         request.capacity.tasks = request.capacity.tasks.min(inner.options.limits.batch_max);
+        Self { request }
+    }
+
+    /// Looks at the lanes, and locks what is likely there, after these statements of the same transaction, which may have `begun`
+    /// already. `None` when the session is fenced.
+    async fn open(
+        &self,
+        inner: &Inner,
+        conn: &mut Conn,
+        mut sql: Vec<String>,
+        begun: bool,
+    ) -> Result<Option<Opening>, Failure> {
+        let session = self.request.session;
+        let guess = Guess::of(inner, &self.request);
+        let look = Survey::sql(Some(session), &inner.lanes.bounds());
+        let within = begun || guess.is_some() || !sql.is_empty();
+        if within {
+            sql.push(alive_sql(inner.server.flavor, session));
+        }
+        sql.push(look);
+        let looked = sql.len();
+        sql.extend(guess.iter().flat_map(Guess::sql).cloned());
+        let mut replies = if within && !begun { conn.begin_all(sql).await? } else { conn.run_all(sql).await? };
+        let found = replies.split_off(looked.min(replies.len()));
+        let survey = replies.pop().ok_or_else(|| missing("the answer to a look at the lanes"))?;
+        if within && !is_alive(&replies.pop().ok_or_else(|| missing("the session's answer"))?)? {
+            return Ok(None);
+        }
+        let survey = Survey::read(&survey.rows)?;
+        let guessed = guess.map(|guess| (guess, found));
+        Ok(survey.alive.then_some(Opening { survey, begun: within, guessed }))
+    }
+
+    /// Claims what was seen; in the open transaction, or in one that it opens when there is something to claim.
+    async fn claim(&self, inner: &Inner, conn: &mut Conn, opening: Opening) -> Result<ClaimReply, Failure> {
+        let Opening { survey, begun, guessed } = opening;
+        let request = &self.request;
         let unknown = survey.lanes.iter().any(|(lane, _)| inner.names.queue(lane.queue_id).is_none());
         if unknown || survey.type_id_max > inner.names.type_id_max() {
             inner.names.refresh(conn).await?;
         }
         let now = survey.now;
-        let mut offer = Offer::new(inner, &request, survey);
+        let mut offer = Offer::new(inner, request, &survey);
         if begun {
             offer = offer.begun();
         }
-        let mut admission = Admission::new(&request, now);
+        let mut admission = Admission::new(request, now);
         let mut judged = Judged::default();
+        if let Some((guess, found)) = guessed {
+            inner.lanes.expect_no_more(guess.guessed());
+            offer.take_over(inner, conn, &guess, found, &mut admission, &mut judged).await?;
+        }
         if !offer.work_off(inner, conn, &mut admission, &mut judged).await? {
             conn.rollback().await?;
             return Ok(ClaimReply::Fenced);
         }
-        let (tasks, ended) = match judged.take(inner, conn, &request, now).await {
-            Ok(taken) => taken,
-            // What else is in the transaction is not rolled back here.
-            Err(failure) if begun => return Err(failure),
-            Err(failure) => return Err(self.explain(inner, conn, &judged, failure, now).await),
-        };
+        let (mut sql, bodies) = judged.statements(inner.server.flavor, request, now);
+        let (next_due_sql, known) = offer.next_due_sql();
+        let next_due_at = sql.len();
+        let next_due_len = next_due_sql.len();
+        sql.extend(next_due_sql);
         // Where nothing can be locked for sharing, the session's row is locked as late as can be: claims of one session would
         // wait for each other.
-        let hold = (!inner.server.flavor.shares_locks() && !judged.is_empty()).then(|| {
+        let holds = !inner.server.flavor.shares_locks() && !judged.is_empty();
+        if holds {
             let session = request.session;
-            let touch = format!("UPDATE queue_session SET drain = drain WHERE id = {session} AND fenced_at IS NULL");
-            format!("{touch}; {}", guard(1))
-        });
-        let next_due = match offer.next_due_and_commit(conn, hold).await {
-            Ok(next_due) => next_due,
-            Err(failure) if failure.class() == Some(Class::Guard) => {
+            sql.push(format!("UPDATE queue_session SET drain = drain WHERE id = {session} AND fenced_at IS NULL"));
+            sql.push(guard(1));
+        }
+        let replies = if offer.is_begun() { conn.run_all_and_commit(sql).await } else { conn.run_all(sql).await };
+        let replies = match replies.map_err(Failure::from) {
+            Ok(replies) => replies,
+            Err(failure) if holds && failure.class() == Some(Class::Guard) => {
                 conn.rollback().await?;
                 return Ok(ClaimReply::Fenced);
             }
             Err(failure) => return Err(failure),
         };
+        let mut next_due = known;
+        for index in next_due_at..next_due_at + next_due_len {
+            let first: Option<i64> = rows_of(&replies, index).first().map_or(Ok(None), |row| value(row, 0))?;
+            next_due = [next_due, first].into_iter().flatten().min();
+        }
         inner.lanes.saw(offer.seen(), now);
         if let Some(queue) = offer.last_queue() {
             inner.lanes.set_turn(queue);
         }
         inner.held.take(request.claim, request.session, judged.members());
+        let none = Reply::default();
+        let (tasks, ended) = judged.taken(bodies.and_then(|index| replies.get(index)).unwrap_or(&none))?;
+        let next_due = next_due.map(queue_core::Timestamp::from_micros);
         Ok(ClaimReply::Claimed(Claimed { now, tasks, ended, next_due }))
-    }
-
-    /// What to make of an error while taking.
-    async fn explain(
-        &self,
-        inner: &Inner,
-        conn: &mut Conn,
-        judged: &Judged,
-        failure: Failure,
-        now: Timestamp,
-    ) -> Failure {
-        match failure.class() {
-            Some(Class::Duplicate) => self.id_taken(conn).await.unwrap_or(failure),
-            // Somebody's open transaction holds the row of a queued task, for one that tried to complete it under a claim that
-            // was no longer current. Nothing may wait for that with the session's row locked: such rows are passed over.
-            Some(Class::Repeat("lock_timeout")) => {
-                if let Err(error) = conn.rollback().await {
-                    return error.into();
-                }
-                match judged.locked_by_others(conn).await {
-                    Ok(locked) => {
-                        for task in locked {
-                            inner.lanes.avoid(task, now);
-                            tracing::warn!(task = task.get(), "a queued task's row is locked for long, passed over");
-                        }
-                        failure
-                    }
-                    Err(failure) => failure,
-                }
-            }
-            // The guard: a row that waits belongs to a task that does not.
-            Some(Class::Guard) => {
-                if let Err(error) = conn.rollback().await {
-                    return error.into();
-                }
-                match judged.ghosts(conn).await {
-                    Ok(ghosts) => {
-                        for task in ghosts {
-                            inner.lanes.avoid(task, now);
-                            tracing::error!(task = task.get(), "a task waits that is not queued; it is left alone");
-                        }
-                        Failure::Again("ghost")
-                    }
-                    Err(failure) => failure,
-                }
-            }
-            _ => failure,
-        }
     }
 
     /// The claim's id is there already: void, or used before.

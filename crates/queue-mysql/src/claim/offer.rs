@@ -1,19 +1,21 @@
 //! Which rows a claim looks at, in which order, and what the core says of them.
 
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use queue_core::admission::{Admission, Candidate, Verdict};
 use queue_core::{ClaimRequest, FailureReason, QueueName, SessionId, TaskId, Timestamp};
 
+use super::found::{Found, Unusable, find_sql};
+use super::guess::Guess;
+use super::lane::LaneWork;
 use super::take::Judged;
 use crate::connection::{Conn, Reply};
 use crate::error::Failure;
 use crate::inner::Inner;
-use crate::lanes::{Lane, Origin, Position, Seen, Survey};
+use crate::lanes::{Origin, Position, Seen, Survey};
 use crate::row::ReadyKey;
 use crate::server::Flavor;
-use crate::sql::{list, maybe_time, value};
+use crate::sql::{list, value};
 
 /// Rows that one claim looks at, at most.
 const LOOK_MAX: usize = 20_000;
@@ -25,34 +27,12 @@ const ROUNDS_MAX: usize = 24;
 const REACH_MAX: usize = 128;
 /// Later rows looked at for the next due time, where types are chosen.
 const LATER_MAX: usize = 1_000;
-
-/// A lane as far as this claim has come in it.
-#[derive(Debug)]
-struct LaneWork {
-    lane: Lane,
-    /// When its first row is due.
-    first: i64,
-    /// Where the next read begins; the lane was not read yet when `None`.
-    next: Option<Origin>,
-    is_sweep: bool,
-    /// No row that is due and free is left behind what was read.
-    exhausted: bool,
-    /// Everything up to `passed` was taken.
-    intact: bool,
-    passed: Option<Position>,
-    last: Option<Position>,
-    /// Rows that the next look at types reads: more each time that too little was found.
-    window: usize,
-    /// Rows to try next, at least: more each time that all of those tried were held by others, so that few rounds are
-    /// enough to come past them.
-    reach: usize,
-    /// The types wanted when this claim began to read; `None` when all were.
-    chosen: Option<Vec<u32>>,
-}
+/// Larger payloads are read once it is known that they fit.
+const INLINE_MAX: u64 = 16 << 10;
 
 /// What is to be locked of a lane.
 #[derive(Debug)]
-enum Ask {
+pub(super) enum Ask {
     /// So many rows from where the lane has come to.
     Rows(usize),
     /// These rows, which were found without locks.
@@ -60,7 +40,7 @@ enum Ask {
 }
 
 /// A queue's index, a lane's index in it, and what is asked of it.
-type Plan = (usize, usize, Ask);
+pub(super) type Plan = (usize, usize, Ask);
 
 /// A queue with its lanes: suspects first, then by priority.
 #[derive(Debug)]
@@ -145,9 +125,39 @@ impl<'a> Offer<'a> {
         self
     }
 
+    /// Whether a transaction is open.
+    pub(super) const fn is_begun(&self) -> bool {
+        self.begun
+    }
+
     /// The queue that was served last.
     pub(super) const fn last_queue(&self) -> Option<u32> {
         self.last_queue
+    }
+
+    /// What was locked on a guess, as far as this would have asked for it as well.
+    pub(super) async fn take_over(
+        &mut self,
+        inner: &Inner,
+        conn: &mut Conn,
+        guess: &Guess,
+        found: Vec<Reply>,
+        admission: &mut Admission<'_>,
+        judged: &mut Judged,
+    ) -> Result<(), Failure> {
+        let mut plans = self.plan(admission);
+        plans.retain(|(queue, ..)| self.wanted(*queue).is_none());
+        let mut replies = Vec::new();
+        for ((work, asked), mut reply) in guess.lanes().zip(found) {
+            let same = plans.iter().find(|(queue, lane, _)| self.queues[*queue].lanes[*lane].lane == work.lane);
+            let Some((queue, lane, Ask::Rows(limit))) = same else { continue };
+            // Other queues may have something as well, of which the guess did not know.
+            let limit = (*limit).min(*asked);
+            reply.rows.truncate(limit);
+            self.queues[*queue].lanes[*lane].take_over(work);
+            replies.push(((*queue, *lane, Ask::Rows(limit)), reply));
+        }
+        self.judge(inner, conn, replies, admission, judged).await
     }
 
     /// Reads and judges until there is no room or nothing more to read. `false` when the session is fenced.
@@ -170,7 +180,7 @@ impl<'a> Offer<'a> {
             if plans.is_empty() {
                 continue;
             }
-            if !self.lock(inner, conn, &plans, admission, judged).await? {
+            if !self.lock(inner, conn, plans, admission, judged).await? {
                 return Ok(false);
             }
         }
@@ -178,7 +188,7 @@ impl<'a> Offer<'a> {
     }
 
     /// One lane of each queue that has something due, and how much to read of it, so that together they fill the room.
-    fn plan(&self, admission: &Admission<'_>) -> Vec<Plan> {
+    pub(super) fn plan(&self, admission: &Admission<'_>) -> Vec<Plan> {
         let now = self.now.as_micros();
         let suspects = admission.suspect_room();
         let open = |work: &LaneWork| work.first <= now && !work.exhausted && (!work.lane.suspect || suspects > 0);
@@ -202,7 +212,7 @@ impl<'a> Offer<'a> {
     }
 
     /// The types that are wanted of this queue; `None` when all are.
-    fn wanted(&self, queue: usize) -> Option<Vec<u32>> {
+    pub(super) fn wanted(&self, queue: usize) -> Option<Vec<u32>> {
         if self.queues[queue].fails_others {
             return None;
         }
@@ -211,6 +221,17 @@ impl<'a> Offer<'a> {
             return None;
         }
         Some(self.served.iter().copied().filter(|id| !spent(*id)).collect())
+    }
+
+    /// The lanes that are planned for, each begun.
+    pub(super) fn begin(&mut self, inner: &Inner, plans: &[Plan]) -> Vec<LaneWork> {
+        let now = self.now;
+        let lanes = plans.iter().map(|(queue, lane, _)| {
+            let work = &mut self.queues[*queue].lanes[*lane];
+            work.begin(inner, None, now);
+            work.clone()
+        });
+        lanes.collect()
     }
 
     /// Where types are chosen, first looks without locks: rows of others that were locked on the way to ours would be missed
@@ -228,8 +249,8 @@ impl<'a> Offer<'a> {
             sql.push(format!(
                 "SELECT run_at, task_id, type_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{} AND run_at <= {} \
                  ORDER BY run_at, task_id LIMIT {}",
-                work.lane.condition(),
-                origin.condition(),
+                work.lane.condition(""),
+                origin.condition(""),
                 now.as_micros(),
                 work.window
             ));
@@ -270,147 +291,196 @@ impl<'a> Offer<'a> {
         Ok(plans)
     }
 
-    /// Locks and judges. `false` when the session is fenced.
-    async fn lock(
-        &mut self,
-        inner: &Inner,
-        conn: &mut Conn,
-        plans: &[Plan],
-        admission: &mut Admission<'_>,
-        judged: &mut Judged,
-    ) -> Result<bool, Failure> {
-        let flavor = inner.server.flavor;
+    /// The statements that lock what is planned and read it, for rows that are due at `due`.
+    pub(super) fn lock_sql(&self, flavor: Flavor, plans: &[Plan], due: &str) -> Vec<String> {
+        let asked = |ask: &Ask| match ask {
+            Ask::Rows(limit) => *limit,
+            Ask::These(these) => these.len(),
+        };
+        let rows: usize = plans.iter().map(|(_, _, ask)| asked(ask)).sum();
+        let inline = (self.request.capacity.bytes / (rows.max(1) as u64)).min(INLINE_MAX);
         let mut sql = Vec::new();
         for (queue, lane, ask) in plans {
             let work = &self.queues[*queue].lanes[*lane];
-            let place = || {
-                let origin = work.next.unwrap_or(Origin::Head).condition();
-                format!("{origin} AND run_at <= {} ORDER BY run_at, task_id", self.now.as_micros())
-            };
+            let origin = work.next.unwrap_or(Origin::Head);
             let rows = match ask {
                 Ask::Rows(limit) => {
                     if flavor.limits_before_skipping() {
                         // How many rows the limit lets through and where they end, whoever holds them.
                         sql.push(format!(
                             "SELECT run_at, task_id, COUNT(*) OVER () FROM (SELECT run_at, task_id FROM queue_ready \
-                             FORCE INDEX (PRIMARY) WHERE {}{} LIMIT {limit}) AS w ORDER BY run_at DESC, task_id DESC LIMIT 1",
-                            work.lane.condition(),
-                            place()
+                             FORCE INDEX (PRIMARY) WHERE {}{} AND run_at <= {due} ORDER BY run_at, task_id LIMIT {limit}) AS w \
+                             ORDER BY run_at DESC, task_id DESC LIMIT 1",
+                            work.lane.condition(""),
+                            origin.condition(""),
                         ));
                     }
-                    format!("{} LIMIT {limit}", place())
+                    format!(
+                        "{} AND r.run_at <= {due} ORDER BY r.run_at, r.task_id LIMIT {limit}",
+                        origin.condition("r.")
+                    )
                 }
                 Ask::These(these) => format!(
-                    " AND (run_at, task_id) IN ({}) ORDER BY run_at, task_id",
+                    " AND (r.run_at, r.task_id) IN ({}) ORDER BY r.run_at, r.task_id",
                     list(these.iter().map(|(run_at, task)| format!("({run_at},{task})")))
                 ),
             };
-            sql.push(format!(
-                "SELECT run_at, task_id, type_id, deadline_at, body_bytes FROM queue_ready FORCE INDEX (PRIMARY) \
-                 WHERE {}{rows} FOR UPDATE SKIP LOCKED",
-                work.lane.condition(),
-            ));
+            sql.push(find_sql(&format!("{}{rows}", work.lane.condition("r.")), inline));
         }
-        let mut replies = if self.begun {
-            conn.run(sql.join("; ")).await?
+        sql
+    }
+
+    /// Locks and judges. `false` when the session is fenced.
+    async fn lock(
+        &mut self,
+        inner: &Inner,
+        conn: &mut Conn,
+        plans: Vec<Plan>,
+        admission: &mut Admission<'_>,
+        judged: &mut Judged,
+    ) -> Result<bool, Failure> {
+        let flavor = inner.server.flavor;
+        let sql = self.lock_sql(flavor, &plans, &self.now.as_micros().to_string());
+        let replies = if self.begun {
+            conn.run_all(sql).await?
         } else {
             self.begun = true;
             let alive = alive_sql(flavor, self.request.session);
-            let mut replies = conn.begin(&format!("{alive}; {}", sql.join("; "))).await?;
+            let mut replies = conn.begin_all(std::iter::once(alive).chain(sql).collect()).await?;
             if !is_alive(&replies.remove(0))? {
                 return Ok(false);
             }
             replies
         };
-        let mut is_refreshed = false;
-        let mut replies = replies.drain(..);
+        let mut replies = replies.into_iter();
+        let mut found = Vec::with_capacity(plans.len());
+        let mut ends = Vec::new();
         for (queue, lane, ask) in plans {
-            let (queue, lane) = (*queue, *lane);
-            let mut end: Option<Position> = None;
-            let mut there = 0;
             if matches!(ask, Ask::Rows(_)) && flavor.limits_before_skipping() {
                 let reply = replies.next().unwrap_or_default();
                 if let Some(row) = reply.rows.first() {
-                    end = Some((value(row, 0)?, value(row, 1)?));
-                    there = value::<i64>(row, 2)?.try_into().unwrap_or(0);
+                    let there = value::<i64>(row, 2)?.try_into().unwrap_or(0);
+                    ends.push((queue, lane, (value(row, 0)?, value(row, 1)?), there));
                 }
             }
-            let reply = replies.next().unwrap_or_default();
-            let lane_work = &mut self.queues[queue].lanes[lane];
+            found.push(((queue, lane, ask), replies.next().unwrap_or_default()));
+        }
+        for (queue, lane, _, there) in &ends {
+            self.queues[*queue].lanes[*lane].there = *there;
+        }
+        self.judge(inner, conn, found, admission, judged).await?;
+        // The rest of these rows others hold, as if the server had skipped them.
+        for (queue, lane, end, _) in ends {
+            let work = &mut self.queues[queue].lanes[lane];
+            work.there = 0;
+            if !self.full {
+                work.last = work.last.max(Some(end));
+                work.next = work.last.map(Origin::After);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Judges what was locked.
+    async fn judge(
+        &mut self,
+        inner: &Inner,
+        conn: &mut Conn,
+        replies: Vec<(Plan, Reply)>,
+        admission: &mut Admission<'_>,
+        judged: &mut Judged,
+    ) -> Result<(), Failure> {
+        let mut is_refreshed = false;
+        for ((queue, lane, ask), reply) in replies {
+            let work = &mut self.queues[queue];
+            let lane_work = &mut work.lanes[lane];
             let tried = match ask {
                 Ask::Rows(limit) => {
-                    let found = reply.rows.len().max(there);
+                    let found = reply.rows.len().max(lane_work.there);
                     self.looked += found.max(1);
-                    lane_work.exhausted = found < *limit;
+                    lane_work.exhausted = found < limit;
                     // Others may have locked more than they take: what is passed here must be looked at again.
-                    lane_work.intact &= reply.rows.len() >= there;
-                    *limit
+                    lane_work.intact &= reply.rows.len() >= lane_work.there;
+                    limit
                 }
-                Ask::These(these) => these.len(),
+                Ask::These(ref these) => these.len(),
             };
             lane_work.reach = if reply.rows.is_empty() { (tried * 2).min(REACH_MAX) } else { 0 };
             for row in &reply.rows {
-                let (run_at, task): (i64, u64) = (value(row, 0)?, value(row, 1)?);
-                let Some(id) = TaskId::new(task) else { continue };
-                let type_id: u32 = value(row, 2)?;
-                if inner.names.task_type(type_id).is_none() && !is_refreshed {
-                    inner.names.refresh(conn).await?;
-                    is_refreshed = true;
+                let found = Found::read(row)?;
+                let position = found.position;
+                if position.0 > self.now.as_micros() {
+                    // It became due after the clock was read.
+                    lane_work.exhausted = true;
+                    break;
                 }
-                let work = &mut self.queues[queue];
-                let lane_work = &mut work.lanes[lane];
                 if matches!(ask, Ask::Rows(_)) {
-                    lane_work.next = Some(Origin::After((run_at, task)));
-                    lane_work.last = Some((run_at, task));
+                    lane_work.next = Some(Origin::After(position));
+                    lane_work.last = Some(position);
                 }
-                let Some(task_type) = inner.names.task_type(type_id).filter(|_| !self.avoided.contains(&id)) else {
+                let Some(id) = TaskId::new(position.1).filter(|id| !self.avoided.contains(id)) else {
                     lane_work.intact = false;
                     continue;
                 };
+                if !is_refreshed && !found.is_known(inner) {
+                    inner.names.refresh(conn).await?;
+                    is_refreshed = true;
+                }
+                let found = match found.usable(inner) {
+                    Ok(found) => found,
+                    Err(unusable) => {
+                        lane_work.intact = false;
+                        unusable.leave(inner, id, self.now);
+                        continue;
+                    }
+                };
+                let type_id = found.row.type_id;
                 let verdict = admission.admit(&Candidate {
                     queue: &work.name,
-                    task_type: &task_type,
-                    deadline_at: maybe_time(row, 3)?,
+                    task_type: &found.names.task_type,
+                    deadline_at: found.row.state.deadline_at,
                     suspect: lane_work.lane.suspect,
-                    bytes: value::<u32>(row, 4)?.into(),
+                    bytes: found.row.body_bytes,
                 });
-                let key = ReadyKey {
-                    queue_id: work.id,
-                    suspect: lane_work.lane.suspect,
-                    rank: lane_work.lane.rank,
-                    run_at,
-                    task: id,
-                };
-                match verdict {
+                let verdict = match verdict {
                     Verdict::Run => {
-                        judged.runs.push(key);
-                        self.last_queue = Some(work.id);
-                        if let Some((_, left)) = self.limited.iter_mut().find(|(limited, _)| *limited == type_id) {
-                            *left = left.saturating_sub(1);
-                        }
+                        let key = ReadyKey {
+                            queue_id: work.id,
+                            suspect: lane_work.lane.suspect,
+                            rank: lane_work.lane.rank,
+                            run_at: position.0,
+                            task: id,
+                        };
+                        judged.run(key, found, self.request.claim, self.now)
                     }
-                    Verdict::Expire => judged.ends.push((id, FailureReason::BudgetExceeded)),
-                    Verdict::Unregister => judged.ends.push((id, FailureReason::Unregistered)),
-                    Verdict::Skip => lane_work.intact = false,
+                    Verdict::Expire => judged.end(found, FailureReason::BudgetExceeded, self.now),
+                    Verdict::Unregister => judged.end(found, FailureReason::Unregistered, self.now),
+                    Verdict::Skip => {
+                        lane_work.intact = false;
+                        continue;
+                    }
                     Verdict::Full => {
                         lane_work.intact = false;
                         lane_work.exhausted = false;
                         self.full = true;
                         break;
                     }
+                };
+                if let Err(defect) = verdict {
+                    lane_work.intact = false;
+                    Unusable::Defect(defect).leave(inner, id, self.now);
+                    continue;
+                }
+                self.last_queue = Some(work.id);
+                if let Some((_, left)) = self.limited.iter_mut().find(|(limited, _)| *limited == type_id) {
+                    *left = left.saturating_sub(1);
                 }
                 if lane_work.intact {
-                    lane_work.passed = Some((run_at, task));
+                    lane_work.passed = Some(position);
                 }
             }
-            // The rest of these rows others hold, as if the server had skipped them.
-            if let Some(end) = end.filter(|_| !self.full) {
-                let work = &mut self.queues[queue].lanes[lane];
-                work.last = work.last.max(Some(end));
-                work.next = work.last.map(Origin::After);
-            }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// The condition that a task of this queue is within the scope, with `AND` before it.
@@ -424,69 +494,42 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// When the next task that this scope could take is due, in the same round trip as the commit, before which `last`
-    /// stands.
-    pub(super) async fn next_due_and_commit(
-        &self,
-        conn: &mut Conn,
-        last: Option<String>,
-    ) -> Result<Option<Timestamp>, Failure> {
+    /// The statements that ask when the next task that this scope could take is due, and what is known of it without them.
+    pub(super) fn next_due_sql(&self) -> (Vec<String>, Option<i64>) {
         let now = self.now.as_micros();
         let is_spent = self.limited.iter().any(|(id, left)| *left == 0 && self.served.contains(id));
-        let lanes = || {
-            let queues = self.queues.iter().enumerate();
-            queues.flat_map(|(queue, work)| work.lanes.iter().map(move |lane| (queue, lane)))
-        };
         let mut sql = Vec::new();
-        let mut next: Option<i64> = None;
-        for (queue, work) in lanes() {
+        let mut known: Option<i64> = None;
+        for (queue, work) in self.queues.iter().enumerate() {
             let condition = self.reach(queue);
-            if work.next.is_none() && condition.is_empty() {
-                next = Some(next.map_or(work.first, |next| next.min(work.first)));
-                continue;
+            for work in &work.lanes {
+                if work.next.is_none() && condition.is_empty() {
+                    known = Some(known.map_or(work.first, |known| known.min(work.first)));
+                    continue;
+                }
+                let place = if is_spent {
+                    // What was left because its type has no room is due all the same.
+                    String::new()
+                } else if work.exhausted {
+                    format!(" AND run_at > {now}")
+                } else {
+                    work.next.unwrap_or(Origin::Head).condition("")
+                };
+                let ahead = format!(
+                    "SELECT run_at, type_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{place} \
+                     ORDER BY run_at, task_id LIMIT {}",
+                    work.lane.condition(""),
+                    if condition.is_empty() { 1 } else { LATER_MAX }
+                );
+                sql.push(format!("SELECT MIN(run_at) FROM ({ahead}) AS ahead WHERE TRUE{condition}"));
             }
-            let place = if is_spent {
-                // What was left because its type has no room is due all the same.
-                String::new()
-            } else if work.exhausted {
-                format!(" AND run_at > {now}")
-            } else {
-                work.next.unwrap_or(Origin::Head).condition()
-            };
-            let ahead = format!(
-                "SELECT run_at, type_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{place} \
-                 ORDER BY run_at, task_id LIMIT {}",
-                work.lane.condition(),
-                if condition.is_empty() { 1 } else { LATER_MAX }
-            );
-            sql.push(format!("SELECT MIN(run_at) FROM ({ahead}) AS ahead WHERE TRUE{condition}"));
         }
-        let asked = sql.len();
-        let replies = match (self.begun, sql.is_empty()) {
-            (true, _) => {
-                sql.extend(last);
-                conn.run_and_commit(&sql.join("; ")).await?
-            }
-            (false, true) => Vec::new(),
-            (false, false) => conn.run(sql.join("; ")).await?,
-        };
-        for reply in replies.iter().take(asked) {
-            let first: Option<i64> = reply.rows.first().map_or(Ok(None), |row| value(row, 0))?;
-            next = [next, first].into_iter().flatten().min();
-        }
-        Ok(next.map(Timestamp::from_micros))
+        (sql, known)
     }
 
     /// What was found out about the lanes, once the claim is committed.
-    pub(super) fn seen(&self) -> Vec<Seen> {
-        let read = self.queues.iter().flat_map(|queue| &queue.lanes).filter(|work| work.next.is_some());
-        read.map(|work| Seen {
-            lane: work.lane,
-            choice: choice(work.chosen.as_deref()),
-            passed: work.passed,
-            swept: work.is_sweep.then_some(if work.exhausted { None } else { work.last }),
-        })
-        .collect()
+    pub(super) fn seen(&self) -> impl Iterator<Item = Seen> + '_ {
+        self.queues.iter().flat_map(|queue| &queue.lanes).filter_map(LaneWork::seen)
     }
 }
 
@@ -499,52 +542,4 @@ pub(super) fn alive_sql(flavor: Flavor, session: SessionId) -> String {
 /// What [`alive_sql`] answered; `false` when the session is fenced or gone.
 pub(super) fn is_alive(reply: &Reply) -> Result<bool, sqlx::Error> {
     Ok(reply.rows.first().map_or(Ok(0_i64), |row| value(row, 0))? == 1)
-}
-
-/// The number of a choice of types; 0 is all of them.
-fn choice(wanted: Option<&[u32]>) -> u64 {
-    let Some(wanted) = wanted else { return 0 };
-    let mut types = wanted.to_vec();
-    types.sort_unstable();
-    let mut hasher = DefaultHasher::new();
-    types.hash(&mut hasher);
-    hasher.finish() | 1
-}
-
-impl LaneWork {
-    const fn new(lane: Lane, first: i64) -> Self {
-        Self {
-            lane,
-            first,
-            next: None,
-            is_sweep: false,
-            exhausted: false,
-            intact: true,
-            passed: None,
-            last: None,
-            window: 0,
-            reach: 0,
-            chosen: None,
-        }
-    }
-
-    /// Notes that a row is of no use, where nothing before it is left.
-    fn pass(&mut self, position: Position, is_next: bool) {
-        if is_next && self.intact {
-            self.passed = Some(position);
-        }
-    }
-
-    /// Where to read; at first where the lane was passed before, or from the head when it is time to look there again.
-    fn begin(&mut self, inner: &Inner, wanted: Option<&[u32]>, now: Timestamp) -> Origin {
-        if let Some(next) = self.next {
-            return next;
-        }
-        let start = inner.lanes.start(self.lane, choice(wanted), now);
-        self.chosen = wanted.map(<[u32]>::to_vec);
-        self.is_sweep = start.sweep.is_some();
-        let origin = start.sweep.unwrap_or(start.from);
-        self.next = Some(origin);
-        origin
-    }
 }

@@ -62,7 +62,7 @@ impl Operation for ResolveClaim {
             let content_type = value::<Option<u8>>(row, COLUMNS_LEN)?.and_then(ContentType::from_code);
             let Some(content_type) = content_type else { continue };
             let payload = Payload::new(content_type, value::<Vec<u8>>(row, COLUMNS_LEN + 1)?);
-            if let Ok(claimed) = claimed(inner, &task, payload) {
+            if let Ok(claimed) = task.refer(inner).and_then(|names| claimed(names, &task, payload)) {
                 held.push(task.id);
                 tasks.push(claimed);
             }

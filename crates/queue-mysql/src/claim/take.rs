@@ -3,25 +3,34 @@
 use std::collections::HashMap;
 
 use queue_core::claim::Ended;
-use queue_core::payload::ContentType;
 use queue_core::{
-    ClaimRequest, ClaimedTask, Event, FailureReason, Payload, Status, StoreError, TaskId, Timestamp, transition,
+    ClaimId, ClaimRequest, ClaimedTask, Event, FailureReason, Payload, StoreError, TaskId, Timestamp, transition,
 };
 
-use crate::connection::Conn;
+use super::found::Usable;
+use crate::connection::Reply;
 use crate::error::Failure;
-use crate::inner::Inner;
 use crate::members::encode;
-use crate::row::{COLUMNS, COLUMNS_LEN, Defect, Move, ReadyKey, TaskRow, delete_ready, lock_sql, moves, read_sql};
+use crate::row::{Defect, Move, ReadyKey, Referred, TaskRow, delete_ready, moves};
+use crate::server::Flavor;
 use crate::sql::{guard, list, value, within};
 
 /// What the core said of the rows that were looked at.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Judged {
     /// To be taken, in the order of their start.
-    pub(super) runs: Vec<ReadyKey>,
+    runs: Vec<Taken>,
     /// To be failed without a run.
-    pub(super) ends: Vec<(TaskId, FailureReason)>,
+    ends: Vec<Move>,
+    ended: Vec<Ended>,
+}
+
+/// A task that is taken.
+struct Taken {
+    key: ReadyKey,
+    task: ClaimedTask,
+    /// Whether the payload's bytes are still to be read.
+    is_bare: bool,
 }
 
 impl Judged {
@@ -30,171 +39,95 @@ impl Judged {
         self.runs.is_empty() && self.ends.is_empty()
     }
 
+    /// It is to be taken.
+    pub(super) fn run(&mut self, key: ReadyKey, found: Usable, claim: ClaimId, now: Timestamp) -> Result<(), Defect> {
+        let Usable { row, names, payload, is_bare } = found;
+        let defect = Defect { task: row.id, what: "it waits and cannot be claimed" };
+        let state = transition(&row.state, &Event::Claim(claim), now).map_err(|_| defect)?;
+        let task = claimed(names, &TaskRow { state, ..row }, payload)?;
+        self.runs.push(Taken { key, task, is_bare });
+        Ok(())
+    }
+
+    /// It is to be failed without a run.
+    pub(super) fn end(&mut self, found: Usable, reason: FailureReason, now: Timestamp) -> Result<(), Defect> {
+        let Usable { row: before, names, .. } = found;
+        let event = if reason == FailureReason::Unregistered { Event::Unregister } else { Event::Expire };
+        let defect = Defect { task: before.id, what: "it waits and cannot be ended" };
+        let after = transition(&before.state, &event, now).map_err(|_| defect)?;
+        self.ended.push(Ended { id: before.id, task_type: names.task_type, reason });
+        self.ends.push(Move { before, after });
+        Ok(())
+    }
+
     /// The members of the claim.
     pub(super) fn members(&self) -> impl Iterator<Item = TaskId> + '_ {
-        self.runs.iter().map(|key| key.task)
+        self.runs.iter().map(|taken| taken.key.task)
     }
 
-    /// Writes it, in the open transaction.
-    pub(super) async fn take(
+    /// The statements that write it, in the open transaction; and which of them reads the payloads that are still to be read.
+    pub(super) fn statements(
         &self,
-        inner: &Inner,
-        conn: &mut Conn,
+        flavor: Flavor,
         request: &ClaimRequest,
         now: Timestamp,
-    ) -> Result<(Vec<ClaimedTask>, Vec<Ended>), Failure> {
-        let tasks = self.run(inner, conn, request, now).await?;
-        let ended = self.end(inner, conn, now).await?;
-        Ok((tasks, ended))
-    }
-
-    async fn run(
-        &self,
-        inner: &Inner,
-        conn: &mut Conn,
-        request: &ClaimRequest,
-        now: Timestamp,
-    ) -> Result<Vec<ClaimedTask>, Failure> {
-        if self.runs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut keys = self.runs.clone();
-        keys.sort_unstable_by_key(|key| key.task);
-        let ids: Vec<_> = keys.iter().map(|key| key.task.get()).collect();
-        let (claim, started) = (request.claim, now.as_micros());
-        let mut sql = delete_ready(inner.server.flavor, keys.iter().copied());
-        sql.push(format!(
-            "UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = LEAST(attempt, 65534) + 1, \
-             claims = LEAST(claims, 4294967294) + 1, claim_id = {claim}, started_at = {started}, progress = NULL, \
-             progress_message = NULL WHERE {} AND status = 0",
-            within("id", &ids)
-        ));
-        // The count of rows changed must be the count of rows taken.
-        sql.push(guard(keys.len()));
-        sql.push(format!(
-            "INSERT INTO queue_claim (id, session_id, created_at, members) VALUES ({claim}, {}, {started}, {})",
-            request.session,
-            encode(keys.iter().map(|key| key.task))
-        ));
-        sql.push(format!(
-            "SELECT {COLUMNS}, p.content_type, p.body FROM queue_task AS t FORCE INDEX (PRIMARY) \
-             LEFT JOIN queue_payload AS p ON p.task_id = t.id WHERE {}",
-            within("t.id", &ids)
-        ));
-        let rows = conn.run_all(sql).await?.pop().unwrap_or_default().rows;
-        let mut tasks: HashMap<TaskId, ClaimedTask> = HashMap::with_capacity(rows.len());
-        let mut is_refreshed = false;
-        // All of those that cannot be are found in one try, so that many of them do not use up the tries.
-        let mut left = None;
-        for row in &rows {
-            let task = match TaskRow::read(row)? {
-                Ok(task) => task,
-                Err(defect) => {
-                    left = Some(self.leave(inner, &defect, now));
-                    continue;
-                }
-            };
-            if !task.is_known(inner) && !is_refreshed {
-                inner.names.refresh(conn).await?;
-                is_refreshed = true;
-            }
-            let payload = match value::<Option<u8>>(row, COLUMNS_LEN)?.and_then(ContentType::from_code) {
-                Some(content_type) => Payload::new(content_type, value::<Vec<u8>>(row, COLUMNS_LEN + 1)?),
-                None => {
-                    left = Some(self.leave(inner, &Defect { task: task.id, what: "its content type is unknown" }, now));
-                    continue;
-                }
-            };
-            match claimed(inner, &task, payload) {
-                Ok(claimed) => {
-                    tasks.insert(task.id, claimed);
-                }
-                Err(defect) => left = Some(self.leave(inner, &defect, now)),
+    ) -> (Vec<String>, Option<usize>) {
+        let mut sql = Vec::new();
+        let mut bodies = None;
+        if !self.runs.is_empty() {
+            let mut keys: Vec<_> = self.runs.iter().map(|taken| taken.key).collect();
+            keys.sort_unstable_by_key(|key| key.task);
+            let ids: Vec<_> = keys.iter().map(|key| key.task.get()).collect();
+            let (claim, started) = (request.claim, now.as_micros());
+            sql.extend(delete_ready(flavor, keys.iter().copied()));
+            // What the core's transition changes, for all of them at once.
+            sql.push(format!(
+                "UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = attempt + 1, \
+                 claims = LEAST(claims, 4294967294) + 1, claim_id = {claim}, started_at = {started}, progress = NULL, \
+                 progress_message = NULL WHERE {} AND status = 0",
+                within("id", &ids)
+            ));
+            // The count of rows changed must be the count of rows taken.
+            sql.push(guard(keys.len()));
+            sql.push(format!(
+                "INSERT INTO queue_claim (id, session_id, created_at, members) VALUES ({claim}, {}, {started}, {})",
+                request.session,
+                encode(keys.iter().map(|key| key.task))
+            ));
+            let bare = list(self.runs.iter().filter(|taken| taken.is_bare).map(|taken| taken.key.task));
+            if !bare.is_empty() {
+                bodies = Some(sql.len());
+                sql.push(format!(
+                    "SELECT task_id, body FROM queue_payload FORCE INDEX (PRIMARY) WHERE task_id IN ({bare})"
+                ));
             }
         }
-        if let Some(failure) = left {
-            return Err(failure);
-        }
-        Ok(self.runs.iter().filter_map(|key| tasks.remove(&key.task)).collect())
+        sql.extend(moves(flavor, &self.ends));
+        (sql, bodies)
     }
 
-    /// A row that cannot be is left alone for a while, and the others are claimed without it.
-    fn leave(&self, inner: &Inner, defect: &Defect, now: Timestamp) -> Failure {
-        inner.lanes.avoid(defect.task, now);
-        tracing::error!(task = defect.task.get(), defect = defect.what, "a row that cannot be is left alone");
-        Failure::Again("corrupt")
-    }
-
-    async fn end(&self, inner: &Inner, conn: &mut Conn, now: Timestamp) -> Result<Vec<Ended>, Failure> {
-        if self.ends.is_empty() {
-            return Ok(Vec::new());
+    /// What was taken, once it is committed; with the answer about the payloads that were still to be read.
+    pub(super) fn taken(self, bodies: &Reply) -> Result<(Vec<ClaimedTask>, Vec<Ended>), Failure> {
+        let mut read: HashMap<u64, Vec<u8>> = HashMap::with_capacity(bodies.rows.len());
+        for row in &bodies.rows {
+            read.insert(value(row, 0)?, value(row, 1)?);
         }
-        let reasons: HashMap<TaskId, FailureReason> = self.ends.iter().copied().collect();
-        let mut ids: Vec<_> = reasons.keys().copied().collect();
-        ids.sort_unstable();
-        let ids = list(&ids);
-        let sql = format!("{}; {}", lock_sql(&ids, ""), read_sql(&ids));
-        let rows = conn.run(sql).await?.pop().unwrap_or_default().rows;
-        let mut moved = Vec::new();
-        let mut ended = Vec::new();
-        for row in &rows {
-            let before = match TaskRow::read(row)? {
-                Ok(task) => task,
-                Err(defect) => return Err(self.leave(inner, &defect, now)),
-            };
-            let reason = reasons.get(&before.id).copied().unwrap_or(FailureReason::BudgetExceeded);
-            let event = if reason == FailureReason::Unregistered { Event::Unregister } else { Event::Expire };
-            let Ok(after) = transition(&before.state, &event, now) else {
-                return Err(self.leave(inner, &Defect { task: before.id, what: "it waits and is not queued" }, now));
-            };
-            let task_type = inner.names.task_type(before.type_id);
-            let task_type = task_type.ok_or_else(|| StoreError::corrupt(Some(before.id), "its type is unknown"))?;
-            ended.push(Ended { id: before.id, task_type, reason });
-            moved.push(Move { before, after });
+        let mut tasks = Vec::with_capacity(self.runs.len());
+        for Taken { mut task, is_bare, .. } in self.runs {
+            if is_bare {
+                let body = read.remove(&task.id.get());
+                let body = body.ok_or_else(|| StoreError::corrupt(Some(task.id), "its payload is missing"))?;
+                task.payload = Payload::new(task.payload.content_type(), body);
+            }
+            tasks.push(task);
         }
-        conn.run_all(moves(inner.server.flavor, &moved)).await?;
-        Ok(ended)
-    }
-
-    /// Those of the rows that somebody else has locked right now.
-    pub(super) async fn locked_by_others(&self, conn: &mut Conn) -> Result<Vec<TaskId>, Failure> {
-        let ids: Vec<_> = self.all_ids();
-        let rows = conn.begin(&lock_sql(&list(&ids), " SKIP LOCKED")).await?.pop().unwrap_or_default().rows;
-        let mut free = Vec::with_capacity(rows.len());
-        for row in &rows {
-            free.push(value::<u64>(row, 0)?);
-        }
-        conn.rollback().await?;
-        Ok(ids.into_iter().filter(|id| !free.contains(&id.get())).collect())
-    }
-
-    /// Those of the rows whose task is not queued.
-    pub(super) async fn ghosts(&self, conn: &mut Conn) -> Result<Vec<TaskId>, Failure> {
-        let ids: Vec<_> = self.all_ids();
-        let sql = format!(
-            "SELECT id FROM queue_task FORCE INDEX (PRIMARY) WHERE id IN ({}) AND status = {}",
-            list(&ids),
-            Status::Queued.code()
-        );
-        let rows = conn.run(sql).await?.pop().unwrap_or_default().rows;
-        let mut queued = Vec::with_capacity(rows.len());
-        for row in &rows {
-            queued.push(value::<u64>(row, 0)?);
-        }
-        Ok(ids.into_iter().filter(|id| !queued.contains(&id.get())).collect())
-    }
-
-    fn all_ids(&self) -> Vec<TaskId> {
-        let mut ids: Vec<_> = self.runs.iter().map(|key| key.task).chain(self.ends.iter().map(|(id, _)| *id)).collect();
-        ids.sort_unstable();
-        ids
+        Ok((tasks, self.ended))
     }
 }
 
 /// A claimed task with its names.
-pub(super) fn claimed(inner: &Inner, task: &TaskRow, payload: Payload) -> Result<ClaimedTask, Defect> {
+pub(super) fn claimed(names: Referred, task: &TaskRow, payload: Payload) -> Result<ClaimedTask, Defect> {
     let defect = |what| Defect { task: task.id, what };
-    let names = task.refer(inner)?;
     let state = &task.state;
     Ok(ClaimedTask {
         id: task.id,

@@ -5,11 +5,9 @@ use std::sync::Arc;
 use queue_core::{ClaimReply, Settle, Settled};
 
 use super::Claim;
-use super::offer::{alive_sql, is_alive};
 use crate::connection::Conn;
 use crate::error::{Class, Failure};
-use crate::inner::{Inner, missing};
-use crate::lanes::Survey;
+use crate::inner::Inner;
 use crate::operation::Operation;
 use crate::settle::Completions;
 
@@ -47,29 +45,23 @@ impl SettleAndClaim {
         conn: &mut Conn,
         completions: &Completions<'_>,
     ) -> Result<ClaimReply, Failure> {
-        let session = self.claim.request.session;
         let pairs: Vec<_> = self.batch.iter().map(|settle| (settle.task, settle.claim)).collect();
-        let leftovers = inner.held.leftovers(&pairs);
-        let mut sql = completions.statements(inner.server.flavor, &leftovers);
-        sql.push(alive_sql(inner.server.flavor, session));
-        sql.push(Survey::sql(Some(session), &inner.lanes.bounds()));
-        let mut replies = if completions.has_results() {
+        let cleaning = inner.held.cleaning(&pairs);
+        let sql = completions.statements(inner.server.flavor, cleaning.leftovers());
+        let begun = completions.has_results();
+        if begun {
             conn.begin("DO 0").await?;
             completions.write_results(inner, conn).await?;
-            conn.run_all(sql).await?
-        } else {
-            conn.begin_all(sql).await?
+        }
+        let reply = match self.claim.open(inner, conn, sql, begun).await? {
+            Some(opening) => self.claim.claim(inner, conn, opening).await?,
+            // What it has done before it was fenced counts.
+            None => {
+                conn.run_and_commit("").await?;
+                ClaimReply::Fenced
+            }
         };
-        let survey = replies.pop().ok_or_else(|| missing("the answer to a look at the lanes"))?;
-        let alive = replies.pop().ok_or_else(|| missing("the session's answer"))?;
-        let reply = if is_alive(&alive)? {
-            let survey = Survey::read(&survey.rows)?;
-            self.claim.claim(inner, conn, &survey, true).await?
-        } else {
-            conn.run_and_commit("").await?;
-            ClaimReply::Fenced
-        };
-        inner.held.release(&pairs, &leftovers);
+        cleaning.done(&pairs);
         Ok(reply)
     }
 }

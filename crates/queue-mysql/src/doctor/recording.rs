@@ -295,7 +295,7 @@ async fn fill(database: &Database, rows: u32) {
     let sql = [
         format!(
             "INSERT INTO queue_task (id, type_id, queue_id, priority_rank, status, attempt, max_attempts, losses, claims, run_at, \
-             completed_at) SELECT 10000 + i, 1, 1, 0, IF(i > {half}, 0, 2), 0, 3, 0, 0, {at}, IF(i > {half}, NULL, {at}) \
+             completed_at) SELECT 10000 + i, 1, 1, 0, IF(i > {half}, 0, 2), 0, 3, 0, 0, {at}, IF(i > {half}, 0, {at}) \
              FROM {numbers} WHERE i <= {rows}"
         ),
         format!(
