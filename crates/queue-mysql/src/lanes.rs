@@ -5,7 +5,8 @@
 //! process remembers up to where it has taken all there was, and looks at the head once a second only: for rows that were
 //! written with an earlier time than others, or committed late, or given back by a claim that was rolled back.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use queue_core::time::micros;
 use queue_core::{SessionId, TaskId, Timestamp};
 use sqlx::mysql::MySqlRow;
 
-use crate::connection::Conn;
+use crate::connection::{Conn, Reply, rows_of};
 use crate::error::Failure;
 use crate::inner::{lock, missing};
 use crate::sql::{CLOCK, list, value};
@@ -24,12 +25,12 @@ const HEAD_EVERY: Duration = Duration::from_secs(1);
 const YOUNG: Duration = Duration::from_millis(200);
 /// Marks kept, at most; beyond it all are forgotten, which costs time only.
 const MARKS_MAX: usize = 10_000;
-/// Lanes that a look does not look at from the head, at most: the statement must stay small.
-const BOUNDS_MAX: usize = 32;
+/// Lanes that a look does not look at from the head, at most. The server takes ten times as long for each of them as for one that is
+/// looked at from the head and has nothing to pass over; and the statement must stay small.
+const BOUNDS_MAX: usize = 8;
 /// Lanes that are kept as those that have something due, at most.
 const EXPECTED_MAX: usize = 64;
-/// How long a row that could not be claimed is passed over.
-const AVOID_FOR: Duration = Duration::from_secs(5);
+/// Rows that are passed over, at most.
 const AVOIDED_MAX: usize = 10_000;
 
 /// A lane.
@@ -88,6 +89,8 @@ pub(crate) struct Mark {
     swept: Option<Position>,
     /// When the head was looked at last.
     head_at: i64,
+    /// When a claim looked at the lane last.
+    at: i64,
 }
 
 /// What a claim found out about a lane.
@@ -108,26 +111,17 @@ pub(crate) struct Seen {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bound {
     lane: Lane,
-    passed_at: i64,
-    head_at: i64,
+    from: i64,
 }
 
 impl Bound {
     /// When the first row of the lane from there on is due: one seek, however many rows before it were removed and not yet purged.
     fn first_sql(self) -> String {
-        let Self { lane, passed_at, head_at } = self;
         format!(
-            "SELECT {}, {}, (SELECT run_at FROM queue_ready FORCE INDEX (PRIMARY) WHERE {} AND run_at >= \
-             IF({CLOCK} - {head_at} >= {}, {}, LEAST({passed_at}, {CLOCK} - {})) \
-             ORDER BY queue_id, suspect, priority_rank, run_at LIMIT 1), NULL, 0 FROM queue_queue AS q \
-             WHERE q.id = {} AND q.paused_at IS NULL",
-            lane.queue_id,
-            lane.rank,
-            lane.condition(""),
-            micros(HEAD_EVERY),
-            i64::MIN + 1,
-            micros(YOUNG),
-            lane.queue_id,
+            "(SELECT run_at FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{} ORDER BY queue_id, suspect, priority_rank, \
+             run_at LIMIT 1)",
+            self.lane.condition(""),
+            Origin::Due(self.from).condition("")
         )
     }
 }
@@ -171,14 +165,28 @@ impl Lanes {
         Start { from, sweep: due.then(|| mark.swept.map_or(Origin::Head, Origin::After)) }
     }
 
-    /// Where looks may begin: in ordinary lanes of which tasks of all types were taken.
+    /// Where looks may begin: in the ordinary lanes of which tasks of all types were taken last, and whose heads were looked at
+    /// lately.
     pub(crate) fn bounds(&self) -> Vec<Bound> {
+        let now = Timestamp::from_micros(lock(&self.expected).now);
+        let young = now.before(YOUNG).as_micros();
         let marks = lock(&self.marks);
         let taken = marks.iter().filter(|((lane, choice), _)| *choice == 0 && !lane.suspect);
-        let bounds = taken.filter_map(|((lane, _), mark)| {
-            Some(Bound { lane: *lane, passed_at: mark.passed?.0, head_at: mark.head_at })
-        });
-        bounds.take(BOUNDS_MAX).collect()
+        let mut bounds: Vec<_> = taken
+            .filter(|(_, mark)| now.as_micros() - mark.head_at < micros(HEAD_EVERY))
+            .filter_map(|((lane, _), mark)| Some((mark.at, Bound { lane: *lane, from: mark.passed?.0.min(young) })))
+            .collect();
+        if bounds.len() > BOUNDS_MAX {
+            bounds.sort_unstable_by_key(|(at, bound)| (Reverse(*at), bound.lane));
+            bounds.truncate(BOUNDS_MAX);
+        }
+        bounds.into_iter().map(|(_, bound)| bound).collect()
+    }
+
+    /// The server's clock says this.
+    pub(crate) fn tell(&self, now: Timestamp) {
+        let mut expected = lock(&self.expected);
+        expected.now = expected.now.max(now.as_micros());
     }
 
     /// What a committed claim found out.
@@ -187,17 +195,15 @@ impl Lanes {
         if marks.len() > MARKS_MAX {
             marks.clear();
         }
-        expected.now = expected.now.max(now.as_micros());
         for seen in seen {
-            if !seen.left || seen.choice != 0 || seen.lane.suspect {
+            if !seen.left {
                 expected.lanes.remove(&seen.lane);
-            } else if expected.lanes.len() < EXPECTED_MAX {
-                expected.lanes.insert(seen.lane);
             }
             let mark = marks.entry((seen.lane, seen.choice)).or_default();
             if mark.passed.is_none() {
                 mark.head_at = now.as_micros();
             }
+            mark.at = mark.at.max(now.as_micros());
             mark.passed = mark.passed.max(seen.passed);
             if let Some(swept) = seen.swept {
                 mark.head_at = now.as_micros();
@@ -217,11 +223,20 @@ impl Lanes {
         }
     }
 
-    /// A claim looks at these lanes.
-    pub(crate) fn expect_no_more(&self, lanes: impl IntoIterator<Item = Lane>) {
-        let mut expected = lock(&self.expected);
-        for lane in lanes {
-            expected.lanes.remove(&lane);
+    /// A look has shown these lanes to have something due that comes first in its queue, and no others.
+    pub(crate) fn expect_these(&self, lanes: impl IntoIterator<Item = Lane>) {
+        lock(&self.expected).lanes = lanes.into_iter().take(EXPECTED_MAX).collect();
+    }
+
+    /// Rows of these lanes were locked and not taken: claims that came by meanwhile have passed over them. The next one looks from
+    /// the head.
+    pub(crate) fn look_again(&self, lanes: &[Lane]) {
+        if lanes.is_empty() {
+            return;
+        }
+        let mut marks = lock(&self.marks);
+        for (_, mark) in marks.iter_mut().filter(|((lane, _), _)| lanes.contains(lane)) {
+            (mark.head_at, mark.swept) = (0, None);
         }
     }
 
@@ -232,13 +247,13 @@ impl Lanes {
         is_known.then(|| (Timestamp::from_micros(expected.now), expected.lanes.iter().copied().collect()))
     }
 
-    /// Passes over this row for a while.
-    pub(crate) fn avoid(&self, task: TaskId, now: Timestamp) {
+    /// Passes over this row until then.
+    pub(crate) fn avoid(&self, task: TaskId, until: Timestamp) {
         let mut avoided = lock(&self.avoided);
         if avoided.len() >= AVOIDED_MAX {
             avoided.clear();
         }
-        avoided.insert(task, now.after(AVOID_FOR).as_micros());
+        avoided.insert(task, until.as_micros());
     }
 
     /// The rows to pass over.
@@ -303,8 +318,8 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// One statement: a seek for each lane that was ever used.
-    pub(crate) fn sql(session: Option<SessionId>, bounds: &[Bound]) -> String {
+    /// The statements: a seek for each queue and each lane that was ever used.
+    pub(crate) fn sql(session: Option<SessionId>, bounds: &[Bound]) -> Vec<String> {
         let alive = session.map_or("1".to_owned(), |session| {
             format!("(SELECT fenced_at IS NULL FROM queue_session WHERE id = {session})")
         });
@@ -313,24 +328,25 @@ impl Survey {
             let bounded = bounds.iter().map(|bound| format!("({},{})", bound.lane.queue_id, bound.lane.rank));
             first = format!("IF((l.queue_id, l.priority_rank) IN ({}), NULL, {first})", list(bounded));
         }
-        let mut sql = format!(
+        // Suspects are rare: their lanes are looked at only in queues that have any. The limit, which is none, keeps the server from
+        // asking again for each lane.
+        let look = format!(
             "SELECT 0, 0, {CLOCK}, {alive}, (SELECT MAX(id) FROM queue_type) UNION ALL \
-             SELECT l.queue_id, l.priority_rank, {first}, {}, 0 FROM queue_lane AS l \
-             JOIN queue_queue AS q ON q.id = l.queue_id WHERE q.paused_at IS NULL",
-            first_of_lane(1)
+             SELECT l.queue_id, l.priority_rank, {first}, IF(q.has_suspects, {}, NULL), 0 FROM (SELECT id, EXISTS (SELECT 1 FROM \
+             queue_ready AS s FORCE INDEX (PRIMARY) WHERE s.queue_id = o.id AND s.suspect = 1) AS has_suspects \
+             FROM queue_queue AS o WHERE paused_at IS NULL LIMIT {}) AS q STRAIGHT_JOIN queue_lane AS l ON l.queue_id = q.id",
+            first_of_lane(1),
+            u64::MAX
         );
-        for bound in bounds {
-            sql.push_str(" UNION ALL ");
-            sql.push_str(&bound.first_sql());
-        }
-        sql
+        let bounded = bounds.iter().map(|bound| bound.first_sql());
+        let bounded = (!bounds.is_empty()).then(|| format!("SELECT {}", list(bounded)));
+        std::iter::once(look).chain(bounded).collect()
     }
 
-    /// Reads the answer to [`sql`](Self::sql).
-    pub(crate) fn read(rows: &[MySqlRow]) -> Result<Self, Failure> {
-        let mut survey = None;
-        let mut lanes = Vec::new();
-        for row in rows {
+    /// Reads the answers to [`sql`](Self::sql).
+    pub(crate) fn read(replies: &[Reply], bounds: &[Bound]) -> Result<Self, Failure> {
+        let (mut survey, mut lanes, mut open) = (None, Vec::new(), HashSet::new());
+        for row in rows_of(replies, 0) {
             let queue_id: u32 = value(row, 0)?;
             if queue_id == 0 {
                 survey = Some(Self {
@@ -341,7 +357,15 @@ impl Survey {
                 });
                 continue;
             }
+            open.insert(queue_id);
             read_lanes(row, &mut lanes)?;
+        }
+        if let Some(row) = rows_of(replies, 1).first() {
+            for (index, bound) in bounds.iter().enumerate().filter(|(_, bound)| open.contains(&bound.lane.queue_id)) {
+                if let Some(first) = value::<Option<i64>>(row, index)? {
+                    lanes.push((bound.lane, first));
+                }
+            }
         }
         let mut survey = survey.ok_or_else(|| missing("the answer to a look at the lanes"))?;
         lanes.sort_unstable();
@@ -404,17 +428,58 @@ mod tests {
         lanes.saw([Seen { choice: 9, ..seen((900, 7), None) }], at(10));
         let suspects = Lane { suspect: true, ..LANE };
         lanes.saw([Seen { lane: suspects, ..seen((500, 7), None) }], at(10));
-        assert_eq!(lanes.bounds(), [Bound { lane: LANE, passed_at: 500, head_at: 10 * SECOND }]);
+        lanes.tell(at(10));
+        assert_eq!(lanes.bounds(), [Bound { lane: LANE, from: 500 }]);
         let sql = Survey::sql(None, &lanes.bounds());
-        assert!(sql.contains("IF((l.queue_id, l.priority_rank) IN ((1,0)), NULL, "), "{sql}");
-        assert!(sql.contains("LEAST(500, "), "{sql}");
+        assert!(sql[0].contains("IF((l.queue_id, l.priority_rank) IN ((1,0)), NULL, "), "{sql:?}");
+        assert!(sql[1].contains("run_at >= 500 "), "{sql:?}");
+        // It is time to look at the head again.
+        lanes.tell(at(11));
+        assert_eq!(lanes.bounds(), []);
+    }
+
+    #[test]
+    fn few_looks_are_bounded_those_of_the_lanes_that_were_taken_from_last() {
+        let lanes = Lanes::default();
+        for rank in 0..20 {
+            let lane = Lane { rank, ..LANE };
+            lanes.saw([Seen { lane, ..seen((500, 7), None) }], Timestamp::from_micros(10 * SECOND + i64::from(rank)));
+        }
+        lanes.tell(at(10));
+        let ranks: Vec<_> = lanes.bounds().iter().map(|bound| bound.lane.rank).collect();
+        assert_eq!(ranks, [19, 18, 17, 16, 15, 14, 13, 12]);
+    }
+
+    #[test]
+    fn more_is_expected_where_a_look_has_shown_it_or_some_was_just_put() {
+        let lanes = Lanes::default();
+        let other = Lane { rank: 3, ..LANE };
+        lanes.expect([other]);
+        assert_eq!(lanes.expected(), None, "nothing is known of the server's clock");
+        lanes.tell(at(10));
+        assert_eq!(lanes.expected(), Some((at(10), vec![other])));
+        lanes.expect_these([LANE]);
+        lanes.saw([Seen { left: true, ..seen((500, 7), None) }], at(10));
+        assert_eq!(lanes.expected(), Some((at(10), vec![LANE])));
+        lanes.saw([seen((900, 7), None)], at(11));
+        assert_eq!(lanes.expected(), None);
+    }
+
+    #[test]
+    fn what_was_locked_and_not_taken_is_looked_for_from_the_head() {
+        let lanes = Lanes::default();
+        lanes.saw([seen((500, 7), None)], at(10));
+        lanes.tell(at(10));
+        lanes.look_again(&[LANE]);
+        assert_eq!(lanes.start(LANE, 0, at(10)).sweep, Some(Origin::Head));
+        assert_eq!(lanes.bounds(), []);
     }
 
     #[test]
     fn a_row_is_avoided_for_a_while() {
         let lanes = Lanes::default();
         let task = TaskId::new(3).unwrap();
-        lanes.avoid(task, at(1));
+        lanes.avoid(task, at(6));
         assert_eq!(lanes.avoided(at(5)), [task]);
         assert_eq!(lanes.avoided(at(6)), []);
     }

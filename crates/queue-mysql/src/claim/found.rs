@@ -1,5 +1,7 @@
 //! Rows that wait, locked and read with their tasks and payloads in one statement.
 
+use std::time::Duration;
+
 use queue_core::payload::ContentType;
 use queue_core::{Payload, Status, TaskId, Timestamp};
 use sqlx::mysql::MySqlRow;
@@ -22,6 +24,10 @@ pub(super) fn find_sql(condition: &str, inline: u64) -> String {
     )
 }
 
+/// How long a row is passed over that could not be reached, and one that cannot be.
+const OUT_OF_REACH_FOR: Duration = Duration::from_millis(20);
+const DEFECT_FOR: Duration = Duration::from_secs(5);
+
 /// A row that waits, with its task.
 pub(super) struct Found {
     pub(super) position: Position,
@@ -41,7 +47,7 @@ pub(super) struct Usable {
 
 /// Why a row that waits is left alone for a while.
 pub(super) enum Unusable {
-    /// Somebody else holds its task's row, or there is none.
+    /// Somebody else holds its task's row, for a moment mostly: a commit lets go of its locks one by one. Or there is none.
     OutOfReach,
     Defect(Defect),
 }
@@ -49,16 +55,17 @@ pub(super) enum Unusable {
 impl Unusable {
     /// Passes over it, so that the others are claimed without it.
     pub(super) fn leave(&self, inner: &Inner, task: TaskId, now: Timestamp) {
-        inner.lanes.avoid(task, now);
         match self {
-            // A transaction that tried to complete it under a claim that was no longer current, most likely.
+            // For longer by a transaction that tried to complete it under a claim that was no longer current.
             Self::OutOfReach => {
-                tracing::warn!(
+                inner.lanes.avoid(task, now.after(OUT_OF_REACH_FOR));
+                tracing::debug!(
                     task = task.get(),
                     "the row of a task that waits is locked or missing; it is passed over"
                 );
             }
             Self::Defect(defect) => {
+                inner.lanes.avoid(task, now.after(DEFECT_FOR));
                 tracing::error!(task = task.get(), defect = defect.what, "a row that cannot be is left alone");
             }
         }

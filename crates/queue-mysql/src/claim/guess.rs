@@ -8,9 +8,9 @@ use queue_core::ClaimRequest;
 use queue_core::admission::Admission;
 
 use super::lane::LaneWork;
-use super::offer::{Ask, Offer};
+use super::offer::Offer;
 use crate::inner::Inner;
-use crate::lanes::{Lane, Survey};
+use crate::lanes::Survey;
 use crate::sql::CLOCK;
 
 /// Lanes, each begun, with the rows that are asked of it, and the statements that lock them.
@@ -21,7 +21,7 @@ pub(crate) struct Guess {
 
 impl Guess {
     /// What is likely there for this request; `None` when nothing is known to be.
-    pub(crate) fn of(inner: &Inner, request: &ClaimRequest) -> Option<Self> {
+    pub(crate) fn of(inner: &Inner, request: &ClaimRequest, turn: Option<u32>) -> Option<Self> {
         let flavor = inner.server.flavor;
         // Few rows would not say that no more are free.
         if flavor.limits_before_skipping() {
@@ -30,18 +30,19 @@ impl Guess {
         let (now, expected) = inner.lanes.expected()?;
         let lanes = expected.into_iter().map(|lane| (lane, now.as_micros())).collect();
         let survey = Survey { now, alive: true, type_id_max: 0, lanes };
-        let mut offer = Offer::new(inner, request, &survey);
+        let mut offer = Offer::new(inner, request, &survey, turn);
         let mut plans = offer.plan(&Admission::new(request, now));
         plans.retain(|(queue, ..)| offer.wanted(*queue).is_none());
         if plans.is_empty() {
             return None;
         }
         let begun = offer.begin(inner, &plans);
+        // Claims that leave meanwhile go on with the queue after it.
+        if let Some(last) = begun.last() {
+            inner.lanes.set_turn(last.lane.queue_id);
+        }
         let sql = offer.lock_sql(flavor, &plans, CLOCK);
-        let rows = plans.iter().map(|(_, _, ask)| match ask {
-            Ask::Rows(rows) => *rows,
-            Ask::These(these) => these.len(),
-        });
+        let rows = plans.iter().map(|(_, _, ask)| ask.rows());
         Some(Self { lanes: begun.into_iter().zip(rows).collect(), sql })
     }
 
@@ -50,13 +51,8 @@ impl Guess {
         &self.sql
     }
 
-    /// The lanes.
+    /// The lanes, each begun, and how many rows were asked of it.
     pub(super) fn lanes(&self) -> impl Iterator<Item = &(LaneWork, usize)> {
         self.lanes.iter()
-    }
-
-    /// The lanes by themselves.
-    pub(crate) fn guessed(&self) -> impl Iterator<Item = Lane> + '_ {
-        self.lanes.iter().map(|(work, _)| work.lane)
     }
 }

@@ -17,6 +17,7 @@ pub(crate) use trip::SettleAndClaim;
 
 use queue_core::admission::Admission;
 use queue_core::{ClaimReply, ClaimRequest, Claimed, StoreError};
+use sqlx::Row as _;
 
 use crate::connection::{Conn, Reply, rows_of};
 use crate::error::{Class, Failure, Told};
@@ -36,6 +37,8 @@ pub(crate) struct Claim {
 /// What a claim begins with.
 struct Opening {
     survey: Survey,
+    /// The queue that was served last.
+    turn: Option<u32>,
     /// The transaction is open, and holds the session's row.
     begun: bool,
     /// What was locked on a guess.
@@ -75,54 +78,59 @@ impl Claim {
         begun: bool,
     ) -> Result<Option<Opening>, Failure> {
         let session = self.request.session;
-        let guess = Guess::of(inner, &self.request);
-        let look = Survey::sql(Some(session), &inner.lanes.bounds());
+        let turn = inner.lanes.turn();
+        let guess = Guess::of(inner, &self.request, turn);
+        let bounds = inner.lanes.bounds();
         let within = begun || guess.is_some() || !sql.is_empty();
         if within {
             sql.push(alive_sql(inner.server.flavor, session));
         }
-        sql.push(look);
+        let before = sql.len();
+        sql.extend(Survey::sql(Some(session), &bounds));
         let looked = sql.len();
         sql.extend(guess.iter().flat_map(Guess::sql).cloned());
         let mut replies = if within && !begun { conn.begin_all(sql).await? } else { conn.run_all(sql).await? };
         let found = replies.split_off(looked.min(replies.len()));
-        let survey = replies.pop().ok_or_else(|| missing("the answer to a look at the lanes"))?;
-        if within && !is_alive(&replies.pop().ok_or_else(|| missing("the session's answer"))?)? {
+        let look = replies.split_off(before.min(replies.len()));
+        if within && !is_alive(replies.last().ok_or_else(|| missing("the session's answer"))?)? {
             return Ok(None);
         }
-        let survey = Survey::read(&survey.rows)?;
+        let survey = Survey::read(&look, &bounds)?;
+        inner.lanes.tell(survey.now);
         let guessed = guess.map(|guess| (guess, found));
-        Ok(survey.alive.then_some(Opening { survey, begun: within, guessed }))
+        Ok(survey.alive.then_some(Opening { survey, turn, begun: within, guessed }))
     }
 
     /// Claims what was seen; in the open transaction, or in one that it opens when there is something to claim.
     async fn claim(&self, inner: &Inner, conn: &mut Conn, opening: Opening) -> Result<ClaimReply, Failure> {
-        let Opening { survey, begun, guessed } = opening;
+        let Opening { survey, turn, begun, guessed } = opening;
         let request = &self.request;
         let unknown = survey.lanes.iter().any(|(lane, _)| inner.names.queue(lane.queue_id).is_none());
         if unknown || survey.type_id_max > inner.names.type_id_max() {
             inner.names.refresh(conn).await?;
         }
         let now = survey.now;
-        let mut offer = Offer::new(inner, request, &survey);
+        let mut offer = Offer::new(inner, request, &survey, turn);
         if begun {
             offer = offer.begun();
         }
         let mut admission = Admission::new(request, now);
         let mut judged = Judged::default();
+        // Its turn was taken when it was made.
+        let was_guessed = guessed.is_some();
+        inner.lanes.expect_these(offer.likely(admission.suspect_room()));
+        let mut rest = Vec::new();
         if let Some((guess, found)) = guessed {
-            inner.lanes.expect_no_more(guess.guessed());
-            offer.take_over(inner, conn, &guess, found, &mut admission, &mut judged).await?;
+            rest = offer.take_over(inner, conn, &guess, found, &mut admission, &mut judged).await?;
         }
-        if !offer.work_off(inner, conn, &mut admission, &mut judged).await? {
+        if !offer.work_off(inner, conn, &mut admission, &mut judged, rest).await? {
             conn.rollback().await?;
             return Ok(ClaimReply::Fenced);
         }
         let (mut sql, bodies) = judged.statements(inner.server.flavor, request, now);
-        let (next_due_sql, known) = offer.next_due_sql();
-        let next_due_at = sql.len();
-        let next_due_len = next_due_sql.len();
-        sql.extend(next_due_sql);
+        let (ahead, known) = offer.next_due_sql();
+        let asks_ahead = ahead.as_ref().map(|_| sql.len());
+        sql.extend(ahead);
         // Where nothing can be locked for sharing, the session's row is locked as late as can be: claims of one session would
         // wait for each other.
         let holds = !inner.server.flavor.shares_locks() && !judged.is_empty();
@@ -141,12 +149,14 @@ impl Claim {
             Err(failure) => return Err(failure),
         };
         let mut next_due = known;
-        for index in next_due_at..next_due_at + next_due_len {
-            let first: Option<i64> = rows_of(&replies, index).first().map_or(Ok(None), |row| value(row, 0))?;
-            next_due = [next_due, first].into_iter().flatten().min();
+        if let Some(row) = asks_ahead.and_then(|index| rows_of(&replies, index).first()) {
+            for index in 0..row.len() {
+                next_due = [next_due, value(row, index)?].into_iter().flatten().min();
+            }
         }
         inner.lanes.saw(offer.seen(), now);
-        if let Some(queue) = offer.last_queue() {
+        inner.lanes.look_again(offer.left());
+        if let Some(queue) = offer.last_queue().filter(|_| !was_guessed) {
             inner.lanes.set_turn(queue);
         }
         inner.held.take(request.claim, request.session, judged.members());

@@ -12,7 +12,7 @@ use super::take::Judged;
 use crate::connection::{Conn, Reply};
 use crate::error::Failure;
 use crate::inner::Inner;
-use crate::lanes::{Origin, Position, Seen, Survey};
+use crate::lanes::{Lane, Origin, Position, Seen, Survey};
 use crate::row::ReadyKey;
 use crate::server::Flavor;
 use crate::sql::{list, value};
@@ -25,6 +25,8 @@ const WINDOW_MAX: usize = 4_000;
 const ROUNDS_MAX: usize = 24;
 /// Rows that are tried at once where all those before were held by others, at most.
 const REACH_MAX: usize = 128;
+/// What a queue gets of a claim, at least, where the claim has room for as much.
+const SHARE_MIN: usize = 128;
 /// Later rows looked at for the next due time, where types are chosen.
 const LATER_MAX: usize = 1_000;
 /// Larger payloads are read once it is known that they fit.
@@ -37,6 +39,16 @@ pub(super) enum Ask {
     Rows(usize),
     /// These rows, which were found without locks.
     These(Vec<Position>),
+}
+
+impl Ask {
+    /// How many rows it is about.
+    pub(super) fn rows(&self) -> usize {
+        match self {
+            Self::Rows(limit) => *limit,
+            Self::These(these) => these.len(),
+        }
+    }
 }
 
 /// A queue's index, a lane's index in it, and what is asked of it.
@@ -69,10 +81,11 @@ pub(super) struct Offer<'a> {
     /// The core said that no more fits.
     full: bool,
     last_queue: Option<u32>,
+    left: Vec<Lane>,
 }
 
 impl<'a> Offer<'a> {
-    pub(super) fn new(inner: &Inner, request: &'a ClaimRequest, survey: &Survey) -> Self {
+    pub(super) fn new(inner: &Inner, request: &'a ClaimRequest, survey: &Survey, turn: Option<u32>) -> Self {
         let (scope, capacity) = (&request.scope, &request.capacity);
         let mut queues: Vec<QueueWork> = Vec::new();
         for &(lane, first) in &survey.lanes {
@@ -92,7 +105,7 @@ impl<'a> Offer<'a> {
             queue.lanes.sort_by_key(|work| (!work.lane.suspect, work.lane.rank));
         }
         // Queues take turns: begin after the one that was served last.
-        if let Some(turn) = inner.lanes.turn() {
+        if let Some(turn) = turn {
             let after = queues.iter().position(|queue| queue.id > turn).unwrap_or(0);
             queues.rotate_left(after);
         }
@@ -116,6 +129,7 @@ impl<'a> Offer<'a> {
             begun: false,
             full: false,
             last_queue: None,
+            left: Vec::new(),
         }
     }
 
@@ -135,7 +149,8 @@ impl<'a> Offer<'a> {
         self.last_queue
     }
 
-    /// What was locked on a guess, as far as this would have asked for it as well.
+    /// Takes what was locked on a guess, as far as this would have asked for it as well. The rest of what it would have asked for is
+    /// to be read next.
     pub(super) async fn take_over(
         &mut self,
         inner: &Inner,
@@ -144,35 +159,45 @@ impl<'a> Offer<'a> {
         found: Vec<Reply>,
         admission: &mut Admission<'_>,
         judged: &mut Judged,
-    ) -> Result<(), Failure> {
-        let mut plans = self.plan(admission);
-        plans.retain(|(queue, ..)| self.wanted(*queue).is_none());
-        let mut replies = Vec::new();
-        for ((work, asked), mut reply) in guess.lanes().zip(found) {
-            let same = plans.iter().find(|(queue, lane, _)| self.queues[*queue].lanes[*lane].lane == work.lane);
-            let Some((queue, lane, Ask::Rows(limit))) = same else { continue };
-            // Other queues may have something as well, of which the guess did not know.
-            let limit = (*limit).min(*asked);
-            reply.rows.truncate(limit);
-            self.queues[*queue].lanes[*lane].take_over(work);
-            replies.push(((*queue, *lane, Ask::Rows(limit)), reply));
+    ) -> Result<Vec<Plan>, Failure> {
+        let hungry: Vec<_> = self.hungry(admission.suspect_room()).collect();
+        let (mut rest, mut replies) = (self.plan(admission), Vec::new());
+        for ((begun, asked), mut reply) in guess.lanes().zip(found) {
+            let is_same = |(queue, lane): &(usize, usize)| self.queues[*queue].lanes[*lane].lane == begun.lane;
+            let Some((queue, lane)) = hungry.iter().copied().find(|at| is_same(at) && self.wanted(at.0).is_none())
+            else {
+                self.left.push(begun.lane);
+                continue;
+            };
+            // Other queues may have something as well, of which the guess did not know. Where it is not this one's turn at all, it
+            // is taken nevertheless: the others are known now, and come next.
+            let planned = rest.iter().position(|plan| (plan.0, plan.1) == (queue, lane));
+            let limit = planned.map_or(*asked, |index| rest.remove(index).2.rows().min(*asked));
+            if reply.rows.len() > limit {
+                reply.rows.truncate(limit);
+                self.left.push(begun.lane);
+            }
+            self.queues[queue].lanes[lane].take_over(begun);
+            replies.push(((queue, lane, Ask::Rows(limit)), reply));
         }
-        self.judge(inner, conn, replies, admission, judged).await
+        self.judge(inner, conn, replies, admission, judged).await?;
+        Ok(rest)
     }
 
-    /// Reads and judges until there is no room or nothing more to read. `false` when the session is fenced.
+    /// Reads and judges until there is no room or nothing more to read, this first. `false` when the session is fenced.
     pub(super) async fn work_off(
         &mut self,
         inner: &Inner,
         conn: &mut Conn,
         admission: &mut Admission<'_>,
         judged: &mut Judged,
+        mut first: Vec<Plan>,
     ) -> Result<bool, Failure> {
         for _ in 0..ROUNDS_MAX {
             if admission.room() == 0 || self.full || self.looked >= LOOK_MAX {
                 break;
             }
-            let plans = self.plan(admission);
+            let plans = if first.is_empty() { self.plan(admission) } else { std::mem::take(&mut first) };
             if plans.is_empty() {
                 break;
             }
@@ -187,19 +212,13 @@ impl<'a> Offer<'a> {
         Ok(true)
     }
 
-    /// One lane of each queue that has something due, and how much to read of it, so that together they fill the room.
+    /// One lane of each queue that has something due, and how much to read of it, so that together they fill the room. Where the
+    /// room is large, few queues share it, and the others come with the next claims.
     pub(super) fn plan(&self, admission: &Admission<'_>) -> Vec<Plan> {
-        let now = self.now.as_micros();
-        let suspects = admission.suspect_room();
-        let open = |work: &LaneWork| work.first <= now && !work.exhausted && (!work.lane.suspect || suspects > 0);
-        let hungry: Vec<_> = self
-            .queues
-            .iter()
-            .enumerate()
-            .filter_map(|(queue, work)| work.lanes.iter().position(open).map(|lane| (queue, lane)))
-            .take(admission.room())
-            .collect();
-        let share = admission.room().div_ceil(hungry.len().max(1));
+        let (room, suspects) = (admission.room(), admission.suspect_room());
+        let sharers = if room < SHARE_MIN { room } else { room / SHARE_MIN };
+        let hungry: Vec<_> = self.hungry(suspects).take(sharers).collect();
+        let share = room.div_ceil(hungry.len().max(1));
         let limit =
             |queue: usize, lane: usize| if self.queues[queue].lanes[lane].lane.suspect { suspects } else { share };
         hungry
@@ -209,6 +228,25 @@ impl<'a> Offer<'a> {
                 (queue, lane, Ask::Rows((limit(queue, lane) + self.avoided.len()).max(reach)))
             })
             .collect()
+    }
+
+    /// The first lane of each queue that has something due, in the order of the queues' turns.
+    fn hungry(&self, suspects: usize) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let now = self.now.as_micros();
+        let open = move |work: &LaneWork| work.first <= now && !work.exhausted && (!work.lane.suspect || suspects > 0);
+        let queues = self.queues.iter().enumerate();
+        queues.filter_map(move |(queue, work)| work.lanes.iter().position(open).map(|lane| (queue, lane)))
+    }
+
+    /// The lanes that the next claim may guess.
+    pub(super) fn likely(&self, suspects: usize) -> Vec<Lane> {
+        let lanes = self.hungry(suspects).map(|(queue, lane)| self.queues[queue].lanes[lane].lane);
+        lanes.filter(|lane| !lane.suspect).collect()
+    }
+
+    /// The lanes of which rows were locked and not taken, so that others may have passed over them.
+    pub(super) fn left(&self) -> &[Lane] {
+        &self.left
     }
 
     /// The types that are wanted of this queue; `None` when all are.
@@ -293,11 +331,7 @@ impl<'a> Offer<'a> {
 
     /// The statements that lock what is planned and read it, for rows that are due at `due`.
     pub(super) fn lock_sql(&self, flavor: Flavor, plans: &[Plan], due: &str) -> Vec<String> {
-        let asked = |ask: &Ask| match ask {
-            Ask::Rows(limit) => *limit,
-            Ask::These(these) => these.len(),
-        };
-        let rows: usize = plans.iter().map(|(_, _, ask)| asked(ask)).sum();
+        let rows: usize = plans.iter().map(|(_, _, ask)| ask.rows()).sum();
         let inline = (self.request.capacity.bytes / (rows.max(1) as u64)).min(INLINE_MAX);
         let mut sql = Vec::new();
         for (queue, lane, ask) in plans {
@@ -462,6 +496,7 @@ impl<'a> Offer<'a> {
                     Verdict::Full => {
                         lane_work.intact = false;
                         lane_work.exhausted = false;
+                        self.left.push(lane_work.lane);
                         self.full = true;
                         break;
                     }
@@ -494,11 +529,12 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// The statements that ask when the next task that this scope could take is due, and what is known of it without them.
-    pub(super) fn next_due_sql(&self) -> (Vec<String>, Option<i64>) {
+    /// The statement that asks when the next task that this scope could take is due, a column for each lane of which that is not
+    /// known, and what is known without it.
+    pub(super) fn next_due_sql(&self) -> (Option<String>, Option<i64>) {
         let now = self.now.as_micros();
         let is_spent = self.limited.iter().any(|(id, left)| *left == 0 && self.served.contains(id));
-        let mut sql = Vec::new();
+        let mut asks = Vec::new();
         let mut known: Option<i64> = None;
         for (queue, work) in self.queues.iter().enumerate() {
             let condition = self.reach(queue);
@@ -515,16 +551,22 @@ impl<'a> Offer<'a> {
                 } else {
                     work.next.unwrap_or(Origin::Head).condition("")
                 };
-                let ahead = format!(
-                    "SELECT run_at, type_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{place} \
-                     ORDER BY run_at, task_id LIMIT {}",
-                    work.lane.condition(""),
-                    if condition.is_empty() { 1 } else { LATER_MAX }
-                );
-                sql.push(format!("SELECT MIN(run_at) FROM ({ahead}) AS ahead WHERE TRUE{condition}"));
+                let lane = work.lane.condition("");
+                let from =
+                    format!("FROM queue_ready FORCE INDEX (PRIMARY) WHERE {lane}{place} ORDER BY run_at, task_id");
+                asks.push(if condition.is_empty() {
+                    format!("(SELECT run_at {from} LIMIT 1)")
+                } else {
+                    let ahead = format!("SELECT run_at, type_id {from} LIMIT {LATER_MAX}");
+                    format!("(SELECT MIN(run_at) FROM ({ahead}) AS ahead WHERE TRUE{condition})")
+                });
             }
         }
-        (sql, known)
+        // Whatever else is due comes after what is.
+        if known.is_some_and(|known| known <= now) {
+            asks.clear();
+        }
+        ((!asks.is_empty()).then(|| format!("SELECT {}", list(asks))), known)
     }
 
     /// What was found out about the lanes, once the claim is committed.
