@@ -1,5 +1,7 @@
 //! What only a real server shows: errors of connecting, migrations by many at once, the user's own transactions, locks.
 
+#[path = "adapter/pruning.rs"]
+mod pruning;
 mod support;
 
 use std::sync::Arc;

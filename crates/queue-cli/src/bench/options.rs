@@ -42,7 +42,7 @@ pub(crate) struct Bench {
     /// Completed tasks that lie there from before
     #[arg(long, value_name = "N", default_value = "0")]
     pub(crate) history: u64,
-    /// Let the pool that drains remove history beside it, at the pace that keeps up: as much as it drains. Without --history there is
+    /// Let the pool that drains remove history beside it, as pools with a retention do. Without --history there is
     /// as much history as there are tasks
     #[arg(long)]
     pub(crate) retention: bool,

@@ -1,8 +1,9 @@
 //! Removes tasks that ended long ago, as the pool's retention says, beside the pool's own work and not in its way.
 //!
 //! The pool pays for it with its own pace: a little more is removed than ends here, so that in all processes together as much
-//! goes as comes. Where less ends than is old (after the setting was changed, say, or after a busy day) batches follow on one another
-//! as well, with pauses that leave most of the time to others. Once nothing is old enough, a look now and then.
+//! goes as comes. Batches take a third of the time at most: a store that is busy to its limit answers later, and then the work of
+//! the day comes first, and history after it. Where less ends than is old (after that, or when the setting was changed) batches follow
+//! on one another as well, and take a tenth of the time. Once nothing is old enough, a look now and then.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -20,9 +21,10 @@ use super::pace::shared;
 /// Tasks that are removed in one call, at most.
 const BATCH: usize = 500;
 /// Tasks that must have ended for another batch to follow at once: fewer than it removes, so that history does not grow.
-const PRICE: u64 = (BATCH - BATCH / 8) as u64;
-/// Where too few have ended, a pause is so many times as long as the batch took.
-const PAUSES: u32 = 9;
+const PRICE: u64 = (BATCH - BATCH / 16) as u64;
+/// A pause is so many times as long as the batch took, at least; and where too few have ended, at most.
+const PAUSES_MIN: u32 = 2;
+const PAUSES_MAX: u32 = 9;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// How long nothing is looked for once nothing was old enough.
 const CALM: Duration = Duration::from_secs(10);
@@ -123,7 +125,9 @@ impl Pruner {
 
     /// Waits until as much has ended as pays for another batch, or for so long that this one does not count.
     async fn pause(&mut self, took: Duration) {
-        let longest = shared(took.saturating_mul(PAUSES), self.board.live_sessions()).max(PAUSE_MIN);
+        let least = took.saturating_mul(PAUSES_MIN);
+        let longest = shared(took.saturating_mul(PAUSES_MAX), self.board.live_sessions()).max(PAUSE_MIN);
+        self.config.clock.sleep(least).await;
         let goal = self.paid + PRICE;
         let paying = async {
             if self.ended.wait_for(|ended| *ended >= goal).await.is_err() {
@@ -134,7 +138,7 @@ impl Pruner {
         let is_paid = tokio::select! {
             biased;
             () = paying => true,
-            () = self.config.clock.sleep(longest) => false,
+            () = self.config.clock.sleep(longest.saturating_sub(least)) => false,
         };
         let ended = *self.ended.borrow();
         // What ended while a batch took long pays for one more, and not for many.
