@@ -33,7 +33,7 @@ async fn prune_beside_others(variable: &str) {
     let store = database.store();
     let mut batch: Vec<NewTask> = new_tasks(store, 40).await.to_vec();
     for number in [0, 20] {
-        batch[number].spec.key = Some(IdempotencyKey::parse(&format!("k{number}")).unwrap());
+        batch[number].spec.key = Some(IdempotencyKey::parse(format!("k{number}")).unwrap());
     }
     store.enqueue(batch.into()).await.unwrap();
     let session = session(store).await;
