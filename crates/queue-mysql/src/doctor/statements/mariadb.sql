@@ -37,8 +37,8 @@ SELECT MIN(run_at) FROM (SELECT run_at, type_id FROM queue_ready FORCE INDEX (PR
 SELECT MIN(run_at) FROM (SELECT run_at, type_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE queue_id = 1 AND suspect = 0 AND priority_rank = 0 AND run_at > ~ ORDER BY run_at, task_id LIMIT 100) AS ahead WHERE TRUE
 SELECT body, dropped_bytes FROM queue_result WHERE task_id = #
 SELECT c.id, c.members FROM queue_claim AS c JOIN queue_session AS s ON s.id = c.session_id WHERE s.fenced_at IS NOT NULL ORDER BY c.id
-SELECT completed_at, task_id FROM queue_finished FORCE INDEX (PRIMARY) WHERE status = 2 AND completed_at < TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6)) - 0 ORDER BY completed_at, task_id LIMIT 100 FOR UPDATE SKIP LOCKED
-SELECT completed_at, task_id FROM queue_finished FORCE INDEX (PRIMARY) WHERE status = 3 AND completed_at < TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6)) - 0 ORDER BY completed_at, task_id LIMIT 100 FOR UPDATE SKIP LOCKED
+SELECT completed_at, task_id, type_id FROM queue_finished FORCE INDEX (PRIMARY) WHERE status = 2 AND completed_at < TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6)) - 0 ORDER BY completed_at, task_id LIMIT 100 FOR UPDATE SKIP LOCKED
+SELECT completed_at, task_id, type_id FROM queue_finished FORCE INDEX (PRIMARY) WHERE status = 3 AND completed_at < TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6)) - 0 ORDER BY completed_at, task_id LIMIT 100 FOR UPDATE SKIP LOCKED
 SELECT fence, attempt, started_at, ended_at, outcome, error FROM queue_attempt WHERE task_id = # ORDER BY fence DESC LIMIT 100
 SELECT fenced_at IS NULL FROM queue_session WHERE id = # LOCK IN SHARE MODE
 SELECT g.task_id, g.claim_id, COALESCE(t.status = 1 AND t.claim_id = g.claim_id, 0) FROM queue_signal AS g LEFT JOIN queue_task AS t ON t.id = g.task_id WHERE g.session_id = # ORDER BY g.task_id
