@@ -148,6 +148,12 @@ pub(crate) struct Work {
     /// How long one attempt may take; after that it is tried again [default: no limit but the budget]
     #[arg(long, value_name = "DUR", value_parser = parse_positive)]
     pub(crate) timeout: Option<Duration>,
+    /// Remove completed tasks this long after their end, while it works, of every queue [default: keep them]
+    #[arg(long, value_name = "DUR", value_parser = duration::parse)]
+    pub(crate) keep_completed: Option<Duration>,
+    /// Remove failed tasks this long after their end, while it works, of every queue [default: keep them]
+    #[arg(long, value_name = "DUR", value_parser = duration::parse)]
+    pub(crate) keep_failed: Option<Duration>,
     /// End when nothing is left to do: nothing due, running or waiting to be tried again, in any process
     #[arg(long)]
     pub(crate) drain: bool,

@@ -69,6 +69,19 @@ fn what_was_there_before_stays_behind_what_is_measured() {
 }
 
 #[test]
+fn history_is_removed_beside_the_drain_when_wanted() {
+    let room = Room::new();
+    for processes in ["1", "2"] {
+        let rest = ["--only", "drain", "--retention", "--processes", processes];
+        let figures = bench(&room, "sqlite://queue.db", &rest).ok().json();
+        positive(&figures, &["drain_per_second", "prune_per_second"]);
+        assert_eq!((figures["retention"].as_bool(), figures["history"].as_u64()), (Some(true), Some(20)));
+    }
+    let without = bench(&room, "sqlite://queue.db", &["--only", "drain"]).ok().json();
+    assert!(without["prune_per_second"].is_null() && without["retention"] == false, "{without}");
+}
+
+#[test]
 fn people_get_a_table() {
     let room = Room::new();
     let table =

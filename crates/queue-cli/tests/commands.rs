@@ -2,8 +2,9 @@
 
 mod support;
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::Room;
+use support::{Room, eventually};
 
 #[test]
 fn a_task_is_enqueued_listed_and_shown() {
@@ -147,6 +148,26 @@ fn tasks_are_cancelled_retried_and_pruned() {
         json!({"removed": 1})
     );
     room.run(&["task", "show", "1"]).fails(3, "there is no task 1");
+}
+
+#[test]
+fn a_worker_looks_after_history() {
+    let room = Room::new();
+    for _ in 0..2 {
+        room.run(&["enqueue", "a"]).ok();
+    }
+    room.run(&["task", "cancel", "1"]).ok();
+    let cat = room.script("cat", "cat");
+    let exec = format!("a={}", cat.display());
+    let keep = ["--keep-failed", "0s", "--keep-completed", "90d"];
+    let worker = room.start(&[&["work", "--exec", exec.as_str()], keep.as_slice()].concat());
+    let gone = || (room.run(&["task", "show", "1"]).code == Some(3)).then_some(());
+    eventually(gone, || "the failed task was not removed".to_owned());
+    eventually(|| (room.task(2)["status"] == "completed").then_some(()), || "the other one did not run".to_owned());
+    worker.signal(Signal::SIGINT);
+    worker.end().ok();
+    assert_eq!(room.task(2)["status"], "completed");
+    room.run(&["work", "--exec", "a=cat", "--keep-failed", "7"]).fails(2, "needs a unit");
 }
 
 #[test]

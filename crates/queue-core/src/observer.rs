@@ -79,6 +79,13 @@ pub enum Observation<'a> {
         /// How often.
         count: u64,
     },
+    /// Tasks that had ended long ago were removed, as the pool's retention says.
+    Pruned {
+        /// The status that they ended with.
+        status: Status,
+        /// How many.
+        count: u64,
+    },
     /// A handler did not end when its time was over.
     Overrun {
         /// Its type, when registered.

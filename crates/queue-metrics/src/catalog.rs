@@ -100,6 +100,11 @@ pub const STORE_ERRORS: Metric = counter("store_errors_total", "Calls to the sto
 /// `store_retries_total{kind}`
 pub const STORE_RETRIES: Metric =
     counter("store_retries_total", "Transactions that the store repeated by itself, by cause.");
+/// `tasks_pruned_total{status}`
+pub const TASKS_PRUNED: Metric = counter(
+    "tasks_pruned_total",
+    "Tasks that this process removed, because they had ended longer ago than its retention says.",
+);
 
 /// All of them.
 pub const ALL: &[Metric] = &[
@@ -118,6 +123,7 @@ pub const ALL: &[Metric] = &[
     SETTLE_BATCH,
     STORE_ERRORS,
     STORE_RETRIES,
+    TASKS_PRUNED,
 ];
 
 impl Metric {

@@ -201,9 +201,9 @@ impl Metrics {
     }
 
     /// A counter by kind; kinds are closed sets of the code.
-    fn count_kind(&self, metric: &Metric, kind: &'static str, count: u64) {
+    fn count_kind(&self, metric: &Metric, label: &'static str, kind: &'static str, count: u64) {
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
-        kinds.entry((metric.name, kind)).or_insert_with(|| self.counter(metric, &[("kind", kind)])).increment(count);
+        kinds.entry((metric.name, kind)).or_insert_with(|| self.counter(metric, &[(label, kind)])).increment(count);
     }
 }
 
@@ -232,8 +232,11 @@ impl Observer for Metrics {
             Observation::Stale { count } => plain.stale.increment(*count),
             Observation::ClaimReturned(took) => plain.claim.record(took.as_secs_f64()),
             Observation::SettleBatch(size) => plain.batch.record(to_f64(*size as u64)),
-            Observation::StoreFailed(kind) => self.count_kind(&catalog::STORE_ERRORS, kind.as_str(), 1),
-            Observation::StoreRetried { kind, count } => self.count_kind(&catalog::STORE_RETRIES, kind, *count),
+            Observation::StoreFailed(kind) => self.count_kind(&catalog::STORE_ERRORS, "kind", kind.as_str(), 1),
+            Observation::StoreRetried { kind, count } => self.count_kind(&catalog::STORE_RETRIES, "kind", kind, *count),
+            Observation::Pruned { status, count } => {
+                self.count_kind(&catalog::TASKS_PRUNED, "status", status.as_str(), *count);
+            }
             Observation::Overrun { task_type } => self.with_type(*task_type, |series| series.overruns.increment(1)),
             _ => {}
         }

@@ -29,6 +29,7 @@ fn everything() -> Vec<Observation<'static>> {
         Observation::SettleBatch(64),
         Observation::StoreFailed(ErrorKind::Unavailable),
         Observation::StoreRetried { kind: "deadlock", count: 5 },
+        Observation::Pruned { status: Status::Completed, count: 9 },
         Observation::Overrun { task_type: None },
     ]
 }
@@ -73,6 +74,7 @@ fn every_metric_is_rendered_with_its_labels() {
             "settle_batch_size_bucket{le=\"100\"} 1",
             "store_errors_total{kind=\"unavailable\"} 1",
             "store_retries_total{kind=\"deadlock\"} 5",
+            "tasks_pruned_total{status=\"completed\"} 9",
             "task_overruns_total{type=\"unknown\"} 1",
             "# TYPE task_duration_seconds histogram",
             "# TYPE tasks_in_flight gauge",

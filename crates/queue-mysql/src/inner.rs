@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use queue_core::StoreError;
 use queue_core::error::SchemaProblem;
 
+use crate::admin::Pruned;
 use crate::connection::Connections;
 use crate::held::Held;
 use crate::lanes::Lanes;
@@ -25,6 +26,7 @@ pub(crate) struct Inner {
     pub(crate) lanes: Lanes,
     pub(crate) held: Held,
     pub(crate) sweep: Sweep,
+    pub(crate) pruned: Pruned,
     pub(crate) retries: Retries,
     /// The server whose clock was told last, as [`Seat::server`](crate::hosts::Seat) counts them.
     pub(crate) judged: AtomicU64,

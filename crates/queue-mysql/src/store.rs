@@ -71,6 +71,7 @@ impl MySqlStore {
             lanes: Default::default(),
             held: Default::default(),
             sweep: Default::default(),
+            pruned: Default::default(),
             retries: Default::default(),
             judged: Default::default(),
         };

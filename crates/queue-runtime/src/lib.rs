@@ -41,7 +41,7 @@
 //! | [`Task`], [`Options`] | what producer and worker share: a name, a payload, an output, and what holds for each task |
 //! | [`Queue`], [`connect`] | the client: enqueue, look, cancel, migrate |
 //! | [`Ctx`], [`TaskError`], [`ResultExt`] | what a handler is given, and how it ends |
-//! | [`Pool`], [`Limits`] | the worker |
+//! | [`Pool`], [`Limits`], [`Retention`] | the worker |
 //! | `testing` (feature `testing`) | running a handler or a whole queue in a test |
 //! | [`ports`], [`clock`] | what a simulation replaces |
 //!
@@ -186,6 +186,7 @@ mod ids;
 mod limits;
 mod pool;
 pub mod ports;
+mod retention;
 mod task;
 mod write;
 
@@ -204,6 +205,7 @@ pub use queue_core::{
     Backoff, Budget, Enqueued, Fence, IdempotencyKey, Payload, Percent, Priority, Progress, QueueName, Retry, Start,
     Status, Store, StoreError, TaskId, TaskRecord, TaskResult, TaskSpec, TaskType, Timestamp,
 };
+pub use retention::Retention;
 pub use task::{Options, Task};
 
 #[cfg(feature = "metrics")]

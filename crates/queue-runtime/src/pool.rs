@@ -8,7 +8,7 @@
 //! | `executor`, `ending` | one run of one handler: panics, time limits, cancelling in two steps |
 //! | `held`, `pace`, `call` | the slots; how fast to poll and to repeat; one bounded call to the store |
 //! | `heartbeat`, `board` | renews the session on a thread of its own and stops handlers without the dispatcher's help |
-//! | `reaper`, `sampler` | recovers tasks of workers that are gone; tells the observer how the queues stand |
+//! | `reaper`, `sampler`, `pruner` | recovers tasks of workers that are gone; tells the observer how the queues stand; removes old history |
 //!
 //! What is deliberately absent: no part but the dispatcher changes what is held, no rule of the state machine is here (they are
 //! in `queue_core`), no adapter is named, and nothing depends on the order of a hash map.
@@ -25,6 +25,7 @@ mod executor;
 mod heartbeat;
 mod held;
 mod pace;
+mod pruner;
 mod reaper;
 mod report;
 mod running;

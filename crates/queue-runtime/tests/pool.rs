@@ -24,6 +24,8 @@ mod port_errors;
 mod reaping;
 #[path = "pool/replaying.rs"]
 mod replaying;
+#[path = "pool/retention.rs"]
+mod retention;
 #[path = "pool/sessions.rs"]
 mod sessions;
 #[path = "pool/shutdown.rs"]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use queue_runtime::Queue;
+use queue_runtime::{Queue, Retention};
 
 use super::memory;
 use super::options::Bench;
@@ -19,27 +19,37 @@ pub(super) struct Drained {
     pub(super) took: Duration,
     /// Of the process that held most.
     pub(super) memory_bytes: Option<u64>,
+    /// Tasks of before that were removed meanwhile.
+    pub(super) pruned: u64,
     /// Transactions that were repeated, for deadlocks and the like.
     pub(super) retries: u64,
 }
 
-/// Drains so many tasks: in this process, or in as many others as wanted.
+/// Drains so many tasks, under this retention: in this process, or in as many others as wanted.
 pub(super) async fn drain(
     queue: &Queue,
     url: &str,
     work: &Workload,
     options: &Bench,
+    retention: Retention,
     tasks: u64,
     done: &Arc<AtomicU64>,
 ) -> Outcome<Drained> {
     if options.processes == 1 {
-        alone(queue, work, options, tasks, done).await
+        alone(queue, work, options, retention, tasks, done).await
     } else {
-        together(queue, url, options, tasks, done).await
+        together(queue, url, options, retention != Retention::FOREVER, tasks, done).await
     }
 }
 
-async fn alone(queue: &Queue, work: &Workload, options: &Bench, tasks: u64, done: &Arc<AtomicU64>) -> Outcome<Drained> {
+async fn alone(
+    queue: &Queue,
+    work: &Workload,
+    options: &Bench,
+    retention: Retention,
+    tasks: u64,
+    done: &Arc<AtomicU64>,
+) -> Outcome<Drained> {
     let (clock, before) = (queue.clock(), repeated(queue));
     memory::forget_peak();
     let ended = Ended::up_to(tasks);
@@ -49,12 +59,17 @@ async fn alone(queue: &Queue, work: &Workload, options: &Bench, tasks: u64, done
     let pool = pool(queue, &work.types, queues(options.queues)?, options.concurrency, move |_| {
         started.fetch_add(1, Ordering::Relaxed);
     });
-    let running = pool.observer(observer).start().await.map_err(|error| failed("cannot start the pool", error))?;
+    let running = pool
+        .retention(retention)
+        .observer(observer)
+        .start()
+        .await
+        .map_err(|error| failed("cannot start the pool", error))?;
     ended.reached().await;
     let took = clock.monotonic().saturating_sub(began);
-    let memory_bytes = memory::peak_bytes();
+    let (memory_bytes, pruned) = (memory::peak_bytes(), ended.pruned());
     running.shutdown(STOP).await.map_err(|error| failed("the pool", error))?;
-    Ok(Drained { took, memory_bytes, retries: repeated(queue) - before })
+    Ok(Drained { took, memory_bytes, pruned, retries: repeated(queue) - before })
 }
 
 /// Transactions that the store has repeated until now.
@@ -62,12 +77,19 @@ pub(super) fn repeated(queue: &Queue) -> u64 {
     queue.erased_store().retries().iter().map(|(_, count)| count).sum()
 }
 
-async fn together(queue: &Queue, url: &str, options: &Bench, tasks: u64, done: &Arc<AtomicU64>) -> Outcome<Drained> {
+async fn together(
+    queue: &Queue,
+    url: &str,
+    options: &Bench,
+    prunes: bool,
+    tasks: u64,
+    done: &Arc<AtomicU64>,
+) -> Outcome<Drained> {
     let clock = queue.clock();
     let queues = queues(options.queues)?;
     let mut workers = Vec::new();
     for _ in 0..options.processes {
-        workers.push(Worker::start(url, options.types, options.concurrency, &queues).await?);
+        workers.push(Worker::start(url, options.types, options.concurrency, prunes, &queues).await?);
     }
     let began = clock.monotonic();
     for worker in &mut workers {
@@ -109,12 +131,13 @@ async fn together(queue: &Queue, url: &str, options: &Bench, tasks: u64, done: &
     }
     let took = clock.monotonic().saturating_sub(began);
     let _ = over.send(true);
-    let (mut memory, mut retries) = (0, 0);
+    let (mut memory, mut pruned, mut retries) = (0, 0, 0);
     while let Some(heard) = hearing.join_next().await {
         let worker = heard.map_err(|error| failed("a worker of the bench", error))??;
-        let (bytes, repeats) = worker.end().await?;
-        memory = memory.max(bytes);
-        retries += repeats;
+        let last = worker.end().await?;
+        memory = memory.max(last.memory_bytes);
+        pruned += last.pruned;
+        retries += last.retries;
     }
-    Ok(Drained { took, memory_bytes: Some(memory).filter(|bytes| *bytes > 0), retries })
+    Ok(Drained { took, memory_bytes: Some(memory).filter(|bytes| *bytes > 0), pruned, retries })
 }

@@ -131,7 +131,7 @@ pub(super) async fn pickup_here(queue: &Queue, work: &Workload, options: &Bench)
 pub(super) async fn pickup_across(queue: &Queue, url: &str, work: &Workload, options: &Bench) -> Outcome<Times> {
     let clock = queue.clock();
     let into = named("across")?;
-    let mut worker = Worker::start(url, 1, options.concurrency, std::slice::from_ref(&into)).await?;
+    let mut worker = Worker::start(url, 1, options.concurrency, false, std::slice::from_ref(&into)).await?;
     worker.go().await?;
     let times = pickups(queue, work, options, &into, "an idle pool of another process", async |number| {
         loop {

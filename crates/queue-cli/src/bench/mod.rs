@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use queue_runtime::{Queue, TaskSpec};
+use queue_runtime::{Queue, Retention, TaskSpec};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{interval, sleep};
 
@@ -26,7 +26,7 @@ pub(crate) use self::options::Bench;
 use self::options::Part;
 use self::place::Place;
 use self::report::Figures;
-use self::workload::{STOP, Workload, failed, pool, queue as named};
+use self::workload::{PRUNED, STOP, Workload, failed, pool, queue as named};
 use crate::database::Database;
 use crate::failure::{Failure, Outcome};
 use crate::output::{Output, grouped};
@@ -127,11 +127,12 @@ impl<'a> Measuring<'a> {
     /// What lies there before anything is measured.
     async fn fill(&self, queue: &Queue, work: &Arc<Workload>) -> Outcome {
         let options = self.options;
-        if options.history > 0 {
-            self.put(queue, work, "enqueuing what will be history", options.history, Workload::task).await?;
-            let working =
-                draining::drain(queue, self.place.database().url(), work, options, options.history, &self.done);
-            self.watch("making history of it", options.history, working).await?;
+        let history = options.history();
+        if history > 0 {
+            self.put(queue, work, "enqueuing what will be history", history, Workload::task).await?;
+            let url = self.place.database().url();
+            let working = draining::drain(queue, url, work, options, Retention::FOREVER, history, &self.done);
+            self.watch("making history of it", history, working).await?;
         }
         if options.scheduled > 0 {
             self.put(queue, work, "enqueuing tasks for later", options.scheduled, Workload::later).await?;
@@ -181,11 +182,14 @@ impl<'a> Measuring<'a> {
             None => None,
         };
         let before = self.place.counters().await?;
-        let draining = draining::drain(queue, self.place.database().url(), work, options, options.tasks, &self.done);
+        let retention = if options.retention { PRUNED } else { Retention::FOREVER };
+        let url = self.place.database().url();
+        let draining = draining::drain(queue, url, work, options, retention, options.tasks, &self.done);
         let drained = self.watch("draining", options.tasks, draining).await?;
         drop(snapshot);
         let tasks = options.tasks as f64;
         figures.drain_per_second = Some(enqueueing::rate(options.tasks, drained.took));
+        figures.prune_per_second = options.retention.then(|| enqueueing::rate(drained.pruned, drained.took));
         figures.memory_peak_bytes = drained.memory_bytes;
         figures.retries = Some(drained.retries);
         if let Some((after, before)) = self.place.counters().await?.zip(before) {

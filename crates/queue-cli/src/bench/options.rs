@@ -42,6 +42,10 @@ pub(crate) struct Bench {
     /// Completed tasks that lie there from before
     #[arg(long, value_name = "N", default_value = "0")]
     pub(crate) history: u64,
+    /// Let the pool that drains remove history beside it, as pools with a retention do. Without --history there is
+    /// as much history as there are tasks
+    #[arg(long)]
+    pub(crate) retention: bool,
     /// Hold a consistent snapshot open during the drain, as a backup does (not with SQLite)
     #[arg(long)]
     pub(crate) snapshot: bool,
@@ -71,6 +75,11 @@ pub(crate) enum Part {
 }
 
 impl Bench {
+    /// Completed tasks that lie there from before.
+    pub(crate) const fn history(&self) -> u64 {
+        if self.retention && self.history == 0 { self.tasks } else { self.history }
+    }
+
     pub(crate) fn measures(&self, part: Part) -> bool {
         self.only.is_empty() || self.only.contains(&part)
     }

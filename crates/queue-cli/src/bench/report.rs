@@ -22,6 +22,7 @@ pub(super) struct Figures {
     pub(super) scheduled: u64,
     pub(super) history: u64,
     pub(super) snapshot: bool,
+    pub(super) retention: bool,
     pub(super) enqueue_per_second: Option<f64>,
     pub(super) enqueue_binlog_bytes_per_task: Option<f64>,
     pub(super) enqueue_single_per_second: Option<f64>,
@@ -30,6 +31,7 @@ pub(super) struct Figures {
     pub(super) statements_per_task: Option<f64>,
     pub(super) commits_per_task: Option<f64>,
     pub(super) binlog_bytes_per_task: Option<f64>,
+    pub(super) prune_per_second: Option<f64>,
     pub(super) retries: Option<u64>,
     pub(super) memory_peak_bytes: Option<u64>,
     pub(super) latency_rate_per_second: Option<f64>,
@@ -57,8 +59,9 @@ impl Figures {
             processes: options.processes,
             backlog: options.backlog,
             scheduled: options.scheduled,
-            history: options.history,
+            history: options.history(),
             snapshot: options.snapshot,
+            retention: options.retention,
             ..Self::default()
         }
     }
@@ -90,7 +93,7 @@ impl Figures {
         Ok(())
     }
 
-    fn rows(&self) -> [(&'static str, Option<f64>, &'static str); 20] {
+    fn rows(&self) -> [(&'static str, Option<f64>, &'static str); 21] {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         [
             ("enqueue, in bulk", self.enqueue_per_second, "tasks/s"),
@@ -101,6 +104,7 @@ impl Figures {
             ("  statements", self.statements_per_task, "per task"),
             ("  commits", self.commits_per_task, "per task"),
             ("  binlog", self.binlog_bytes_per_task, "bytes/task"),
+            ("  history removed beside it", self.prune_per_second, "tasks/s"),
             ("  transactions repeated", self.retries.map(|count| count as f64), ""),
             ("  peak memory of a process", self.memory_peak_bytes.map(mib), "MiB"),
             ("enqueued to started, at a rate of", self.latency_rate_per_second, "tasks/s"),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use queue_runtime::{QueueName, connect};
+use queue_runtime::{QueueName, Retention, connect};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
@@ -16,15 +16,15 @@ use tokio::time::sleep;
 
 use super::draining::repeated;
 use super::memory;
-use super::workload::{Ended, STOP, failed, pool, token, types};
+use super::workload::{Ended, PRUNED, STOP, failed, pool, token, types};
 use crate::args::URL_VARIABLE;
 use crate::exec::guard;
 use crate::failure::{self, Failure, Outcome};
 use crate::logging;
 
-/// `queue __bench_worker TYPES CONCURRENCY QUEUE…`, with the database in the environment. It prints `ready` once it is connected, works
+/// `queue __bench_worker TYPES CONCURRENCY PRUNES QUEUE…`, with the database in the environment. It prints `ready` once it is connected, works
 /// from the first line of its standard input to its end, and prints `done COUNT` from time to time, `start TOKEN` for each task
-/// of a queue that is not drained, and `memory BYTES` and `retries COUNT` at the end.
+/// of a queue that is not drained, and `memory BYTES`, `pruned COUNT` and `retries COUNT` at the end.
 const WORKER: &str = "__bench_worker";
 /// How often a worker says how far it is.
 const TELL: Duration = Duration::from_millis(5);
@@ -35,10 +35,10 @@ pub(super) fn hidden(mut args: impl Iterator<Item = OsString>) -> Option<ExitCod
         return None;
     }
     let mut number = || args.next()?.to_str()?.parse().ok();
-    let (types, concurrency) = (number()?, number()?);
+    let (types, concurrency, prunes) = (number()?, number()?, number()? != 0);
     let named = args.map(|queue| queue.to_str().and_then(|queue| QueueName::parse(queue.to_owned()).ok()));
     let named = named.collect::<Option<Vec<_>>>()?;
-    Some(match work(types, concurrency, named) {
+    Some(match work(types, concurrency, prunes, named) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure::tell(&failure);
@@ -48,7 +48,7 @@ pub(super) fn hidden(mut args: impl Iterator<Item = OsString>) -> Option<ExitCod
 }
 
 #[tokio::main]
-async fn work(type_count: u16, concurrency: u16, served: Vec<QueueName>) -> Outcome {
+async fn work(type_count: u16, concurrency: u16, prunes: bool, served: Vec<QueueName>) -> Outcome {
     let told = |error: &dyn std::fmt::Display| failed("a worker of the bench", error);
     logging::install("error")?;
     let url = env::var(URL_VARIABLE).map_err(|error| told(&error))?;
@@ -74,7 +74,9 @@ async fn work(type_count: u16, concurrency: u16, served: Vec<QueueName>) -> Outc
         }
     };
     let observer = Arc::clone(&ended);
+    let retention = if prunes { PRUNED } else { Retention::FOREVER };
     let running = pool(&queue, &types(type_count)?, served, concurrency, on_start)
+        .retention(retention)
         .observer(observer)
         .start()
         .await
@@ -98,6 +100,7 @@ async fn work(type_count: u16, concurrency: u16, served: Vec<QueueName>) -> Outc
     }
     running.shutdown(STOP).await.map_err(|error| told(&error))?;
     say(&format!("memory {}", memory::peak_bytes().unwrap_or_default()));
+    say(&format!("pruned {}", ended.pruned()));
     say(&format!("retries {}", repeated(&queue)));
     Ok(())
 }
@@ -124,7 +127,19 @@ pub(super) enum Said {
     Done(u64),
     Started(u64),
     Memory(u64),
+    Pruned(u64),
     Retries(u64),
+}
+
+/// What a worker says at its end.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Last {
+    /// Its peak.
+    pub(super) memory_bytes: u64,
+    /// Tasks whose history it removed.
+    pub(super) pruned: u64,
+    /// Transactions that it repeated.
+    pub(super) retries: u64,
 }
 
 impl Said {
@@ -136,6 +151,7 @@ impl Said {
             "done" => Self::Done(number),
             "start" => Self::Started(number),
             "memory" => Self::Memory(number),
+            "pruned" => Self::Pruned(number),
             "retries" => Self::Retries(number),
             _ => return None,
         })
@@ -145,10 +161,16 @@ impl Said {
 impl Worker {
     /// Starts a worker and waits until it is connected. The database is named in its environment, so that no password is on a
     /// command line.
-    pub(super) async fn start(url: &str, types: u16, concurrency: u16, queues: &[QueueName]) -> Outcome<Self> {
+    pub(super) async fn start(
+        url: &str,
+        types: u16,
+        concurrency: u16,
+        prunes: bool,
+        queues: &[QueueName],
+    ) -> Outcome<Self> {
         let told = |error: io::Error| failed("cannot start a worker of the bench", error);
         let mut command = tokio::process::Command::from(guard::myself().map_err(told)?);
-        command.arg(WORKER).arg(types.to_string()).arg(concurrency.to_string());
+        command.arg(WORKER).arg(types.to_string()).arg(concurrency.to_string()).arg(u8::from(prunes).to_string());
         command.args(queues.iter().map(QueueName::as_str)).env(URL_VARIABLE, url);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut process = command.spawn().map_err(told)?;
@@ -184,14 +206,15 @@ impl Worker {
         }
     }
 
-    /// Lets it end. Returns its peak memory in bytes and the transactions that it repeated.
-    pub(super) async fn end(mut self) -> Outcome<(u64, u64)> {
+    /// Lets it end. Returns its last words.
+    pub(super) async fn end(mut self) -> Outcome<Last> {
         drop(self.input);
-        let (mut memory, mut retries) = (0, 0);
+        let mut last = Last::default();
         while let Ok(Some(line)) = self.lines.next_line().await {
             match Said::read(&line) {
-                Some(Said::Memory(bytes)) => memory = bytes,
-                Some(Said::Retries(count)) => retries = count,
+                Some(Said::Memory(bytes)) => last.memory_bytes = bytes,
+                Some(Said::Pruned(count)) => last.pruned = count,
+                Some(Said::Retries(count)) => last.retries = count,
                 _ => {}
             }
         }
@@ -199,7 +222,7 @@ impl Worker {
         if !status.success() {
             return Err(Failure::failed("a worker of the bench has failed"));
         }
-        Ok((memory, retries))
+        Ok(last)
     }
 }
 

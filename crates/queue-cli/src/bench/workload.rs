@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use queue_runtime::queue_core::{Observation, Observer};
 use queue_runtime::{
-    Budget, Ctx, Limits, Payload, Pool, Priority, Queue, QueueName, Result, Start, TaskResult, TaskSpec, TaskType,
+    Budget, Ctx, Limits, Payload, Pool, Priority, Queue, QueueName, Result, Retention, Start, TaskResult, TaskSpec,
+    TaskType,
 };
 use tokio::sync::Notify;
 
@@ -16,6 +17,8 @@ use crate::failure::{Failure, Outcome};
 
 /// How long a pool of the bench may take to stop: its handlers end at once.
 pub(super) const STOP: Duration = Duration::from_secs(10);
+/// Whatever has ended goes, the oldest first.
+pub(super) const PRUNED: Retention = Retention::FOREVER.completed(Duration::ZERO);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Digits at the front of a payload that tell tasks apart.
 const TOKEN_DIGITS: usize = 20;
@@ -118,10 +121,11 @@ pub(super) fn pool(
     pool
 }
 
-/// Counts tasks whose end the store has acknowledged.
+/// Counts tasks whose end the store has acknowledged, and those whose history it has removed.
 #[derive(Debug, Default)]
 pub(super) struct Ended {
     count: AtomicU64,
+    pruned: AtomicU64,
     goal: AtomicU64,
     reached: Notify,
 }
@@ -136,6 +140,10 @@ impl Ended {
         self.count.load(Ordering::Relaxed)
     }
 
+    pub(super) fn pruned(&self) -> u64 {
+        self.pruned.load(Ordering::Relaxed)
+    }
+
     /// Waits until as many as wanted have ended.
     pub(super) async fn reached(&self) {
         self.reached.notified().await;
@@ -144,6 +152,9 @@ impl Ended {
 
 impl Observer for Ended {
     fn observe(&self, observation: &Observation<'_>) {
+        if let Observation::Pruned { count, .. } = observation {
+            self.pruned.fetch_add(*count, Ordering::Relaxed);
+        }
         if matches!(observation, Observation::Processed { .. })
             && self.count.fetch_add(1, Ordering::Relaxed) + 1 == self.goal.load(Ordering::Relaxed)
         {
@@ -160,6 +171,7 @@ pub(super) fn failed(what: &str, error: impl Display) -> Failure {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use queue_runtime::Status;
 
     use super::*;
 
@@ -198,8 +210,9 @@ mod tests {
         let one = Observation::Processed { task_type: None, outcome: "completed", ran_for: None };
         ended.observe(&one);
         ended.observe(&Observation::InFlight(1));
+        ended.observe(&Observation::Pruned { status: Status::Completed, count: 5 });
         ended.observe(&one);
         ended.reached().await;
-        assert_eq!(ended.count(), 2);
+        assert_eq!((ended.count(), ended.pruned()), (2, 5));
     }
 }

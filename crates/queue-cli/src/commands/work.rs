@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use queue_runtime::metrics::Exporter;
 use queue_runtime::queue_core::{Queues, Scope};
-use queue_runtime::{Limits, Pool, Queue, Report, RunningPool, StartError};
+use queue_runtime::{Limits, Pool, Queue, Report, Retention, RunningPool, StartError};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
@@ -83,8 +83,19 @@ fn pool(queue: &Queue, args: &Work) -> Outcome<Pool> {
         None => thread::available_parallelism().map_or(1, NonZeroUsize::get),
     };
     let limits = args.timeout.map_or(Limits::DEFAULT, |timeout| Limits::DEFAULT.timeout(timeout));
-    let mut pool =
-        Pool::new(queue).concurrency(concurrency).lease(args.lease).grace(args.grace).cancel_grace(CANCEL_GRACE);
+    let mut retention = Retention::FOREVER;
+    if let Some(keep) = args.keep_completed {
+        retention = retention.completed(keep);
+    }
+    if let Some(keep) = args.keep_failed {
+        retention = retention.failed(keep);
+    }
+    let mut pool = Pool::new(queue)
+        .concurrency(concurrency)
+        .lease(args.lease)
+        .grace(args.grace)
+        .cancel_grace(CANCEL_GRACE)
+        .retention(retention);
     if !args.queue.is_empty() {
         pool = pool.queues(args.queue.iter().cloned());
     }

@@ -133,7 +133,7 @@ fn deletes(flavor: Flavor, rows: &[TaskRow]) -> Vec<String> {
 }
 
 /// Removes these tasks' rows and what hangs on them, but for their keys.
-pub(super) fn traces(flavor: Flavor, ids: &str) -> Vec<String> {
+fn traces(flavor: Flavor, ids: &str) -> Vec<String> {
     let tables =
         [("queue_task", "id"), ("queue_payload", "task_id"), ("queue_attempt", "task_id"), ("queue_result", "task_id")];
     tables.into_iter().map(|(table, column)| flavor.delete_by_id(table, column, ids)).collect()

@@ -6,6 +6,7 @@ mod looking;
 mod pruning;
 mod stats;
 
+pub(crate) use self::pruning::Pruned;
 pub(crate) use self::stats::clock;
 
 use std::time::Duration;
@@ -70,7 +71,7 @@ impl TaskAdmin for MySqlStore {
     async fn prune(&self, status: Option<Status>, older_than: Duration, limit: usize) -> Result<u64, StoreError> {
         let mut pruned = 0;
         loop {
-            let room = (limit - pruned).min(BATCH_MAX);
+            let room = (limit - pruned).min(pruning::PRUNED_MAX);
             let batch = self.perform(pruning::Prune { status, older_than, limit: room }).await?;
             pruned += batch;
             if batch < room || pruned >= limit {

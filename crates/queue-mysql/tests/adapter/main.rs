@@ -1,6 +1,7 @@
 //! What only a real server shows: errors of connecting, migrations by many at once, the user's own transactions, locks.
 
 mod guessing;
+mod pruning;
 #[path = "../support/mod.rs"]
 mod support;
 

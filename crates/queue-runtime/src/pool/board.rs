@@ -134,6 +134,11 @@ impl Board {
         }
     }
 
+    /// Sessions that are alive, as the heartbeat heard it last; 0 when it does not know.
+    pub(crate) fn live_sessions(&self) -> u32 {
+        self.lock().news.live_sessions
+    }
+
     /// Posts a handler that is about to run; `false`, and it must not run, when its session is not alive.
     pub(crate) fn post(&self, slot: usize, session: SessionId, handle: &Arc<RunHandle>) -> bool {
         let mut state = self.lock();

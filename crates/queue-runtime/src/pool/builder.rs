@@ -22,6 +22,7 @@ use crate::error::Result as HandlerResult;
 use crate::handler::{erase, erase_blocking, erase_raw};
 use crate::limits::Limits;
 use crate::ports::{Ports, Spawn, Threads};
+use crate::retention::Retention;
 use crate::task::Task;
 
 /// Tasks that wait in the process beside those that run, at most, unless told otherwise.
@@ -67,6 +68,7 @@ pub struct Pool<S = ()> {
     grace: Duration,
     cancel_grace: Duration,
     poll: (Duration, Duration),
+    retention: Retention,
     allow_panic_abort: bool,
 }
 
@@ -96,6 +98,7 @@ impl<S: Send + Sync + 'static> Pool<S> {
             grace: Duration::from_secs(20),
             cancel_grace: Duration::from_secs(5),
             poll: (Duration::from_millis(10), Duration::from_millis(50)),
+            retention: Retention::FOREVER,
             allow_panic_abort: false,
         }
     }
@@ -223,6 +226,16 @@ impl<S: Send + Sync + 'static> Pool<S> {
         self
     }
 
+    /// Removes tasks that ended longer ago than this, while the pool works; without it everything is kept. In small batches, about
+    /// as many as end here, so that history does not grow and the pool is hardly slowed down. All pools may have it, or one.
+    ///
+    /// It is about the whole database, whatever queues and types this pool serves: where pools differ, the shortest time
+    /// holds. An idempotency key outlives its task, for 24 hours from its enqueue.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
     /// Tells this observer, and not the queue's, what the pool does and, every 15 s, how the queues stand.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
@@ -344,6 +357,7 @@ impl<S: Send + Sync + 'static> Pool<S> {
             cancel_grace: self.cancel_grace,
             poll_min,
             poll_max,
+            retention: self.retention,
             drain,
         })
     }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use crate::erased::ErasedHandler;
 use crate::limits::Limits;
 use crate::ports::Spawn;
+use crate::retention::Retention;
 
 /// Payload bytes that wait in this process for a slot, at most (a single larger payload waits alone).
 pub(crate) const WAITING_BYTES_MAX: u64 = 16 << 20;
@@ -92,6 +93,8 @@ pub(crate) struct Config {
     pub(crate) cancel_grace: Duration,
     pub(crate) poll_min: Duration,
     pub(crate) poll_max: Duration,
+    /// What goes of the tasks that have ended, and when.
+    pub(crate) retention: Retention,
     /// Whether the pool ends by itself when nothing is left to do.
     pub(crate) drain: Option<Drain>,
 }

@@ -121,6 +121,8 @@ pub(crate) struct Dispatcher {
     board: Arc<Board>,
     executor: Arc<Executor>,
     orders: watch::Sender<Orders>,
+    /// Tasks whose end was written, for the pruner.
+    ended: watch::Sender<u64>,
     scope: Scope,
     /// Whether every type has a limit of its own.
     all_limited: bool,
@@ -185,6 +187,7 @@ impl Dispatcher {
         board: Arc<Board>,
         orders: watch::Sender<Orders>,
         events: mpsc::Sender<Event>,
+        ended: watch::Sender<u64>,
     ) -> Self {
         let (limits, now) = (config.store.limits(), config.clock.monotonic());
         let types = config.handlers.len();
@@ -198,6 +201,7 @@ impl Dispatcher {
             executor: Arc::new(executor),
             board,
             orders,
+            ended,
             session: None,
             reckoning: Reckoning::new(Timestamp::EPOCH, now),
             slots: Slots::new(types),

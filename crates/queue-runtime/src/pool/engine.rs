@@ -13,6 +13,7 @@ use super::config::Config;
 use super::dispatcher::{Control, Dispatcher};
 use super::error::StartError;
 use super::heartbeat::{Heartbeat, Orders};
+use super::pruner::Pruner;
 use super::reaper::Reaper;
 use super::report::Report;
 use super::sampler::Sampler;
@@ -48,11 +49,16 @@ impl Engine {
             config.spawn.spawn("sampler", Box::pin(Sampler::new(Arc::clone(&config)).run(stop.clone())));
         }
 
+        let (ended, ended_by_now) = watch::channel(0);
+        if let Some(pruner) = Pruner::new(&config, &board, ended_by_now) {
+            config.spawn.spawn("pruner", Box::pin(pruner.run(stop.clone())));
+        }
+
         let (control, controlled) = watch::channel(Control::Work);
         let (tell, report) = oneshot::channel();
         // Room for what every slot can say at once.
         let (events, taken) = mpsc::channel(2 * (config.concurrency + config.prefetch) + 64);
-        let dispatcher = Dispatcher::new(Arc::clone(&config), board, orders, events);
+        let dispatcher = Dispatcher::new(Arc::clone(&config), board, orders, events, ended);
         let (spawn, kept) = (Arc::clone(&config.spawn), Arc::clone(&config));
         spawn.spawn(
             "dispatcher",
@@ -126,6 +132,7 @@ fn log(config: &Config) {
         cancel_grace = ?config.cancel_grace,
         poll = ?(config.poll_min, config.poll_max),
         fail_unregistered = ?config.fail_unregistered,
+        retention = ?config.retention,
         "the pool starts"
     );
     for registered in config.handlers.iter() {

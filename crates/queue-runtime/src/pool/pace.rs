@@ -41,14 +41,14 @@ impl Poll {
     /// The wait after another poll in vain.
     pub(crate) fn next(&mut self, config: &Config) -> Duration {
         let wait = self.wait;
-        self.wait = wait.saturating_mul(2).min(longest(config.poll_max, self.sharers));
+        self.wait = wait.saturating_mul(2).min(shared(config.poll_max, self.sharers));
         config.jittered(wait)
     }
 }
 
-/// The longest wait between polls where so many sessions share.
-fn longest(poll_max: Duration, sharers: u32) -> Duration {
-    poll_max.saturating_mul(sharers) / SHARERS
+/// A wait where so many sessions are alive: with each more than a few it grows, so that together they ask no more.
+pub(crate) fn shared(wait: Duration, live_sessions: u32) -> Duration {
+    wait.saturating_mul(live_sessions.max(SHARERS)) / SHARERS
 }
 
 /// The wait after failures of the store.
@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn many_pools_poll_more_rarely_each() {
         let most = Duration::from_millis(50);
-        assert_eq!([4, 8, 50].map(|sessions| longest(most, sessions).as_millis()), [50, 100, 625]);
+        assert_eq!([4, 8, 50].map(|sessions| shared(most, sessions).as_millis()), [50, 100, 625]);
     }
 
     #[test]

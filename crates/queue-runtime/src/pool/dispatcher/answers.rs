@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use queue_core::claim::Resolved;
 use queue_core::store::Reckoning;
-use queue_core::{ClaimReply, Claimed, ErrorKind, Observation, Settled, StoreError};
+use queue_core::{ClaimReply, Claimed, ErrorKind, Observation, Settled, Settlement, StoreError};
 
 use super::{Ask, Batch, Dispatcher, Trip};
 use crate::pool::board::Stops;
@@ -84,7 +84,7 @@ impl Dispatcher {
     }
 
     fn acknowledged(&mut self, batch: &Batch, answers: &[Settled]) {
-        let mut stale = 0;
+        let (mut stale, mut ended) = (0, 0);
         for ((item, slot), answer) in batch.items.iter().zip(&batch.slots).zip(answers) {
             let label = self.report.count(&item.settlement, *answer);
             if let (Some(outcome), Some(held)) = (label, self.slots.get(*slot)) {
@@ -92,7 +92,11 @@ impl Dispatcher {
                 self.config.observe(&Observation::Processed { task_type, outcome, ran_for: held.ran_for });
             }
             stale += u64::from(*answer == Settled::Stale);
+            ended += u64::from(*answer != Settled::Stale && !matches!(item.settlement, Settlement::Requeue { .. }));
             self.settled(*slot);
+        }
+        if ended > 0 {
+            self.ended.send_modify(|total| *total += ended);
         }
         self.config.observe(&Observation::SettleBatch(batch.items.len()));
         if stale > 0 {

@@ -1,0 +1,147 @@
+//! Removes tasks that ended long ago, as the pool's retention says, beside the pool's own work and not in its way.
+//!
+//! The pool pays for it with its own pace: a little more is removed than ends here, so that in all processes together as much
+//! goes as comes. Batches take a third of the time at most: a store that is busy to its limit answers later, and then the work of
+//! the day comes first, and history after it. Where less ends than is old (after that, or when the setting was changed) batches follow
+//! on one another as well, and take a tenth of the time. Once nothing is old enough, a look now and then.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use queue_core::{Observation, Status};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::board::Board;
+use super::call;
+use super::config::Config;
+use super::pace::shared;
+
+/// Tasks that are removed in one call, at most.
+const BATCH: usize = 500;
+/// Tasks that must have ended for another batch to follow at once: fewer than it removes, so that history does not grow.
+const PRICE: u64 = (BATCH - BATCH / 16) as u64;
+/// A pause is so many times as long as the batch took, at least; and where too few have ended, at most.
+const PAUSES_MIN: u32 = 2;
+const PAUSES_MAX: u32 = 9;
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// How long nothing is looked for once nothing was old enough.
+const CALM: Duration = Duration::from_secs(10);
+/// The first wait after the store failed, and the longest.
+const TROUBLE_MIN: Duration = Duration::from_secs(1);
+const TROUBLE_MAX: Duration = Duration::from_secs(60);
+
+/// Tasks of one status, and how long they are kept.
+#[derive(Debug)]
+struct Rule {
+    status: Status,
+    keep: Duration,
+    /// When to look, on the monotonic clock.
+    look_at: Duration,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Pruner {
+    config: Arc<Config>,
+    board: Arc<Board>,
+    /// Tasks whose end this pool has written.
+    ended: watch::Receiver<u64>,
+    /// Those of them that have paid for a batch.
+    paid: u64,
+    rules: Vec<Rule>,
+    failures: u32,
+}
+
+impl Pruner {
+    /// `None` when everything is kept.
+    pub(crate) fn new(config: &Arc<Config>, board: &Arc<Board>, ended: watch::Receiver<u64>) -> Option<Self> {
+        let look_at = config.clock.monotonic();
+        let rules = config.retention.rules().into_iter().map(|(status, keep)| Rule { status, keep, look_at });
+        let rules: Vec<_> = rules.collect();
+        (!rules.is_empty()).then(|| Self {
+            config: Arc::clone(config),
+            board: Arc::clone(board),
+            ended,
+            paid: 0,
+            rules,
+            failures: 0,
+        })
+    }
+
+    /// Removes what is old until told to stop, and then stops at once: what a batch has not removed stays.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = self.work() => {}
+        }
+    }
+
+    async fn work(&mut self) {
+        loop {
+            // The one that has waited longest, so that statuses take turns.
+            let next = self.rules.iter().enumerate().min_by_key(|(_, rule)| rule.look_at);
+            let Some((place, look_at)) = next.map(|(place, rule)| (place, rule.look_at)) else { return };
+            let now = self.config.clock.monotonic();
+            if now < look_at {
+                self.config.clock.sleep(look_at - now).await;
+                continue;
+            }
+            self.look(place, now).await;
+        }
+    }
+
+    /// Removes one batch, and decides when to look again.
+    async fn look(&mut self, place: usize, began: Duration) {
+        let config = Arc::clone(&self.config);
+        let Rule { status, keep, .. } = self.rules[place];
+        let call = config.store.prune(Some(status), keep, BATCH);
+        let answer = call::bounded(&*config.clock, config.call_limit(), call).await;
+        let now = config.clock.monotonic();
+        let pruned = match answer {
+            Ok(pruned) => pruned,
+            Err(error) => {
+                config.failed("what ended long ago was not removed", &error);
+                let wait = TROUBLE_MIN.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+                self.failures = self.failures.saturating_add(1);
+                let again_at = now + config.jittered(wait.min(TROUBLE_MAX));
+                self.rules.iter_mut().for_each(|rule| rule.look_at = rule.look_at.max(again_at));
+                return;
+            }
+        };
+        self.failures = 0;
+        if pruned > 0 {
+            config.observe(&Observation::Pruned { status, count: pruned });
+        }
+        let is_behind = pruned >= BATCH as u64;
+        let calm = shared(CALM, self.board.live_sessions());
+        self.rules[place].look_at = if is_behind { now } else { now + config.jittered(calm) };
+        if is_behind {
+            self.pause(now.saturating_sub(began)).await;
+        }
+    }
+
+    /// Waits until as much has ended as pays for another batch, or for so long that this one does not count.
+    async fn pause(&mut self, took: Duration) {
+        let least = took.saturating_mul(PAUSES_MIN);
+        let longest = shared(took.saturating_mul(PAUSES_MAX), self.board.live_sessions()).max(PAUSE_MIN);
+        self.config.clock.sleep(least).await;
+        let goal = self.paid + PRICE;
+        let paying = async {
+            if self.ended.wait_for(|ended| *ended >= goal).await.is_err() {
+                // The pool has ended.
+                pending::<()>().await;
+            }
+        };
+        let is_paid = tokio::select! {
+            biased;
+            () = paying => true,
+            () = self.config.clock.sleep(longest.saturating_sub(least)) => false,
+        };
+        let ended = *self.ended.borrow();
+        // What ended while a batch took long pays for one more, and not for many.
+        self.paid = if is_paid { goal.max(ended.saturating_sub(PRICE)) } else { ended };
+    }
+}
