@@ -181,6 +181,7 @@ mod enqueue;
 mod erased;
 mod error;
 mod gather;
+mod herald;
 mod handler;
 mod ids;
 mod limits;

@@ -13,6 +13,7 @@ use super::config::Config;
 use super::dispatcher::{Control, Dispatcher};
 use super::error::StartError;
 use super::heartbeat::{Heartbeat, Orders};
+use super::listener::Listener;
 use super::reaper::Reaper;
 use super::report::Report;
 use super::sampler::Sampler;
@@ -48,11 +49,16 @@ impl Engine {
             config.spawn.spawn("sampler", Box::pin(Sampler::new(Arc::clone(&config)).run(stop.clone())));
         }
 
+        let (afar, listener) = Listener::new(&config);
+        if let Some(listener) = listener {
+            config.spawn.spawn("listener", Box::pin(listener.run(stop.clone())));
+        }
+
         let (control, controlled) = watch::channel(Control::Work);
         let (tell, report) = oneshot::channel();
         // Room for what every slot can say at once.
         let (events, taken) = mpsc::channel(2 * (config.concurrency + config.prefetch) + 64);
-        let dispatcher = Dispatcher::new(Arc::clone(&config), board, orders, events);
+        let dispatcher = Dispatcher::new(Arc::clone(&config), board, orders, events, afar);
         let (spawn, kept) = (Arc::clone(&config.spawn), Arc::clone(&config));
         spawn.spawn(
             "dispatcher",
@@ -125,6 +131,7 @@ fn log(config: &Config) {
         grace = ?config.grace,
         cancel_grace = ?config.cancel_grace,
         poll = ?(config.poll_min, config.poll_max),
+        wake_channel = config.herald.channel().is_some(),
         fail_unregistered = ?config.fail_unregistered,
         "the pool starts"
     );
