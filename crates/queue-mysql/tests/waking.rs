@@ -78,7 +78,14 @@ async fn wake_one_another(variable: &str) {
         () = two.as_mut() => panic!("it is of another type"),
         () = asleep => {}
     }
-    tokio::join!(async { producer.announce(&Due::anything()).await; producer.announce(&Due::anything()).await; }, one, two);
+    tokio::join!(
+        async {
+            producer.announce(&Due::anything()).await;
+            producer.announce(&Due::anything()).await;
+        },
+        one,
+        two
+    );
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Listens for what other processes announce, while the pool has room for more.
 //!
-//! A pool that is full is not there for others to wake. One that was woken, and has no room by then or finds more than it can
+//! A pool that is full does not begin to listen. One that was woken, and has no room by then or finds more than it can
 //! take, passes it on, so that one wake-up is enough for however much was enqueued. All of it may fail: the pool polls.
 
 use std::sync::Arc;
