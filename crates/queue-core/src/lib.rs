@@ -8,7 +8,7 @@
 //! | [`retry`], [`budget`] | delays between attempts, the wall-clock budget |
 //! | [`admission`] | which of the rows a claim has looked at may run |
 //! | [`claim`], [`session`], [`reap`] | who holds a task, and how a lost one is found |
-//! | [`store`], [`admin`], [`clock`], [`observer`] | the ports that adapters implement |
+//! | [`store`], [`admin`], [`clock`], [`observer`], [`wake`] | the ports that adapters implement |
 //!
 //! A store backend implements [`TaskStore`], [`TaskAdmin`] and [`Migrate`]; a program that only wants to property-test
 //! the state machine needs [`transition`] and [`Settlement::decide`].
@@ -37,6 +37,7 @@ pub mod spec;
 pub mod store;
 pub mod text;
 pub mod time;
+pub mod wake;
 
 pub use admin::TaskAdmin;
 pub use budget::Budget;
@@ -59,3 +60,4 @@ pub use spec::{Enqueued, IdempotencyKey, NewTask, Start, TaskSpec};
 pub use store::{Migrate, Store, TaskStore, Transactional};
 pub use text::ErrorText;
 pub use time::Timestamp;
+pub use wake::{Due, WakeChannel};

@@ -32,6 +32,7 @@ use crate::session::{Renewal, SessionSpec};
 use crate::settlement::{Settle, Settled};
 use crate::spec::{Enqueued, NewTask};
 use crate::time::Timestamp;
+use crate::wake::WakeChannel;
 
 /// What a producer and a pool need of a store. Batch first: one call is one round of the database.
 #[async_trait]
@@ -43,6 +44,12 @@ pub trait TaskStore: Send + Sync + Debug {
     /// kinds are a small closed set.
     fn retries(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
+    }
+
+    /// The way to wake the workers of other processes; `None` where there is none, or nobody wants it. Every call gives one
+    /// that shares all there is to share.
+    fn wake_channel(&self) -> Option<Arc<dyn WakeChannel>> {
+        None
     }
 
     /// Reserves `count` task ids for the caller alone.

@@ -101,7 +101,7 @@ fn a_store_that_settles_and_claims_can_do_both_in_one_trip() {
     assert_eq!(trip.settled.unwrap(), [Settled::Stale]);
     assert_eq!(trip.claim.unwrap(), ClaimReply::Fenced);
     assert_eq!((Narrow.retries(), Narrow.limits()), (Vec::new(), StoreLimits::DEFAULT));
-    assert!(now(Narrow.time()).is_err());
+    assert!(now(Narrow.time()).is_err() && Narrow.wake_channel().is_none());
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::operation::Retries;
 use crate::options::MySqlOptions;
 use crate::server::Server;
 use crate::sweep::Sweep;
+use crate::wake::Wakes;
 
 /// The state of a store. All of it but the connections can be lost: the database knows better.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(crate) struct Inner {
     pub(crate) sweep: Sweep,
     pub(crate) pruned: Pruned,
     pub(crate) retries: Retries,
+    /// What wakes other processes, where that is wanted.
+    pub(crate) wakes: Option<Wakes>,
     /// The server whose clock was told last, as [`Seat::server`](crate::hosts::Seat) counts them.
     pub(crate) judged: AtomicU64,
 }

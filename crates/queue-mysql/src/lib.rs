@@ -43,6 +43,7 @@ mod support;
 mod sweep;
 mod transactional;
 mod url;
+mod wake;
 
 pub use options::MySqlOptions;
 pub use store::MySqlStore;

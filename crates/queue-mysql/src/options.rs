@@ -15,6 +15,7 @@ pub struct MySqlOptions {
     pub(crate) connect_timeout: Duration,
     pub(crate) lock_wait: Duration,
     pub(crate) limits: StoreLimits,
+    pub(crate) wake_channel: bool,
 }
 
 impl Default for MySqlOptions {
@@ -25,6 +26,7 @@ impl Default for MySqlOptions {
             connect_timeout: Duration::from_secs(5),
             lock_wait: Duration::from_secs(3),
             limits: StoreLimits::DEFAULT,
+            wake_channel: false,
         }
     }
 }
@@ -66,6 +68,17 @@ impl MySqlOptions {
     /// The largest result in bytes, 64 KiB by default; a larger one is dropped and flagged.
     pub fn result_bytes_max(mut self, bytes: u64) -> Self {
         self.limits.result_bytes_max = bytes;
+        self
+    }
+
+    /// Whether processes wake each other when something is due, so that an idle worker need not poll to find it; off by
+    /// default, and `?wake=on` or `?wake=off` of the URL goes before it. Polling goes on beside it.
+    ///
+    /// An idle pool then keeps one more connection, which sleeps on the server, and a process that enqueues one more, which ends
+    /// such a sleep with `KILL QUERY`. An account may do that to its own connections without any further right; processes under
+    /// different accounts do not wake each other. Not on OceanBase.
+    pub fn wake_channel(mut self, on: bool) -> Self {
+        self.wake_channel = on;
         self
     }
 

@@ -12,7 +12,7 @@ use queue_core::session::{Renewal, SessionSpec};
 use queue_core::store::{SchemaStatus, Trip};
 use queue_core::{
     ClaimId, ClaimReply, ClaimRequest, Enqueued, Migrate, NewTask, Scope, SessionId, Settle, Settled, StoreError,
-    StoreLimits, TaskId, TaskResult, TaskStore, Transactional,
+    StoreLimits, TaskId, TaskResult, TaskStore, Transactional, WakeChannel,
 };
 use sqlx::MySqlConnection;
 
@@ -27,6 +27,7 @@ use crate::server::Server;
 use crate::sql::value;
 use crate::standing::{Standing, VARIABLES};
 use crate::url::Target;
+use crate::wake::{Channel, Wakes};
 use crate::{busy, claim, doctor, migrate, progress, reap, session, settle, sweep, transactional};
 
 /// A queue in one MySQL or MariaDB database.
@@ -37,7 +38,8 @@ pub struct MySqlStore {
 
 impl MySqlStore {
     /// Connects to what a URL names: `mysql://user:password@host:3306/database`, also `mariadb://…`. TLS is used where the
-    /// server offers it; `ssl-mode`, `ssl-ca`, `ssl-cert`, `ssl-key` and `socket` can be given as in `…?ssl-mode=required`. The
+    /// server offers it; `ssl-mode`, `ssl-ca`, `ssl-cert`, `ssl-key` and `socket` can be given as in `…?ssl-mode=required`,
+    /// and `wake=on` turns on what [`MySqlOptions::wake_channel`] does. The
     /// schema is not touched: migrate it.
     ///
     /// Several hosts of one replicated database may stand where one does, with commas between them, in any order. The one
@@ -60,10 +62,13 @@ impl MySqlStore {
 
     pub(crate) async fn connect_with(url: &str, options: MySqlOptions) -> Result<Self, StoreError> {
         let target = Target::parse(url)?;
+        let wakes = target.wake.unwrap_or(options.wake_channel);
         let connections = Connections::new(target, options.clone());
         let (server, settings) = find_server(&connections).await?;
         doctor::at_connect(&settings, connections.place(), &options)?;
+        let wakes = if wakes { Wakes::on(server.flavor) } else { None };
         let inner = Inner {
+            wakes,
             connections,
             options,
             server,
@@ -119,6 +124,10 @@ impl TaskStore for MySqlStore {
 
     fn retries(&self) -> Vec<(&'static str, u64)> {
         self.inner.retries.all()
+    }
+
+    fn wake_channel(&self) -> Option<Arc<dyn WakeChannel>> {
+        self.inner.wakes.is_some().then(|| Arc::new(Channel(Arc::clone(&self.inner))) as _)
     }
 
     async fn reserve_ids(&self, count: u32) -> Result<IdBlock, StoreError> {

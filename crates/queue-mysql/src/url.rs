@@ -8,7 +8,7 @@ use sqlx::mysql::MySqlConnectOptions;
 const FORM: &str = "write mysql://user:password@host:3306/database, or several hosts with commas between them";
 /// What may stand behind the question mark.
 const KNOWN: &[&str] =
-    &["ssl-mode", "sslmode", "ssl-ca", "sslca", "ssl-cert", "sslcert", "ssl-key", "sslkey", "socket"];
+    &["ssl-mode", "sslmode", "ssl-ca", "sslca", "ssl-cert", "sslcert", "ssl-key", "sslkey", "socket", "wake"];
 
 /// Hosts of one URL, at most.
 const HOSTS_MAX: usize = 16;
@@ -27,6 +27,8 @@ pub(crate) struct Target {
     pub(crate) hosts: Vec<Host>,
     /// The URL without its password, for errors.
     pub(crate) shown: String,
+    /// Whether processes wake each other, where the URL says so or says no.
+    pub(crate) wake: Option<bool>,
 }
 
 impl fmt::Debug for Target {
@@ -42,9 +44,17 @@ impl Target {
         if scheme != "mysql" && scheme != "mariadb" {
             return Err(refused("its scheme is not mysql:// or mariadb://"));
         }
+        let mut wake = None;
         if let Some((_, query)) = url.split_once('?') {
             for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-                let name = pair.split('=').next().unwrap_or_default();
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                if name == "wake" {
+                    wake = Some(match value {
+                        "on" => true,
+                        "off" => false,
+                        _ => return Err(refused("its option wake is neither on nor off")),
+                    });
+                }
                 if !KNOWN.contains(&name) {
                     let name: String =
                         name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect();
@@ -72,7 +82,7 @@ impl Target {
         let places: Vec<_> = hosts.iter().map(|host| host.place.as_str()).collect();
         let (user, database) = (options.get_username(), options.get_database().unwrap_or_default());
         let shown = format!("mysql://{user}@{}/{database}", places.join(","));
-        Ok(Self { hosts, shown })
+        Ok(Self { hosts, shown, wake })
     }
 }
 
@@ -143,6 +153,15 @@ mod tests {
         assert_eq!(format!("{target:?}"), target.shown);
         let socket = Target::parse("mariadb://ana@localhost/shop?socket=/run/mysqld.sock").unwrap();
         assert_eq!(socket.shown, "mysql://ana@/run/mysqld.sock/shop");
+    }
+
+    #[test]
+    fn a_url_says_whether_processes_wake_each_other() {
+        let wake = |query: &str| Target::parse(&format!("mysql://ana@db/shop{query}")).map(|target| target.wake);
+        assert_eq!(wake("").unwrap(), None);
+        assert_eq!(wake("?ssl-mode=disabled&wake=on").unwrap(), Some(true));
+        assert_eq!(wake("?wake=off").unwrap(), Some(false));
+        assert!(wake("?wake").unwrap_err().to_string().contains("its option wake is neither on nor off"));
     }
 
     #[test]

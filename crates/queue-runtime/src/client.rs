@@ -14,6 +14,7 @@ use crate::complete::Complete;
 use crate::ctx::Ctx;
 use crate::enqueue::{Enqueue, EnqueueAll};
 use crate::gather::Gatherer;
+use crate::herald::Herald;
 use crate::ids::IdAllocator;
 use crate::task::{self, Task};
 
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     /// Whether that is somebody's: nobody hears the silent one.
     pub(crate) is_observed: bool,
     pub(crate) wake: Arc<Notify>,
+    pub(crate) herald: Arc<Herald>,
 }
 
 impl<S: Store + 'static> Queue<S> {
@@ -57,6 +59,7 @@ impl<S: Store + 'static> Queue<S> {
         let store = Arc::new(store);
         let shared = Shared {
             limits: store.limits(),
+            herald: Arc::new(Herald::new(store.wake_channel(), Arc::clone(&clock))),
             store: Arc::<S>::clone(&store),
             ids: Arc::new(IdAllocator::new()),
             gatherer: Arc::new(Gatherer::new()),
@@ -150,10 +153,19 @@ impl<S: ?Sized> Queue<S> {
         Complete::new(self, cx.run(), output)
     }
 
-    /// Wakes the pools of this process that were made from this queue. Worth calling after a commit of one's own; a pool
+    /// Wakes the pools of this process that were made from this queue and, where the store has a
+    /// [channel](queue_core::WakeChannel) for that, one of another process. Worth calling after a commit of one's own; a pool
     /// that is not woken finds the task with its next poll.
     pub fn wake(&self) {
         self.shared.wake();
+        self.shared.herald.committed();
+    }
+
+    /// Waits until other processes were told of what this one has enqueued, a second at most. Enqueueing does not wait for that,
+    /// so this is worth calling before a process ends that lives for a few tasks only. Returns at once where the store has no
+    /// [channel](queue_core::WakeChannel).
+    pub async fn announced(&self) {
+        self.shared.herald.silence().await;
     }
 
     /// Cancels a task. One that waits fails at once; the handler of one that runs is told with its worker's next heartbeat,
@@ -214,10 +226,15 @@ impl<S: ?Sized> Queue<S> {
 impl Shared {
     /// Wakes every pool that waits or, when none does, lets the next one not wait.
     pub(crate) fn wake(&self) {
-        // In this order: the other way round a permit would be left behind after every wake-up.
-        self.wake.notify_one();
-        self.wake.notify_waiters();
+        ring(&self.wake);
     }
+}
+
+/// Wakes all who wait or, when nobody does, lets the next one not wait.
+pub(crate) fn ring(wake: &Notify) {
+    // In this order: the other way round a permit would be left behind after every wake-up.
+    wake.notify_one();
+    wake.notify_waiters();
 }
 
 impl<S: ?Sized> Clone for Queue<S> {

@@ -182,6 +182,7 @@ mod erased;
 mod error;
 mod gather;
 mod handler;
+mod herald;
 mod ids;
 mod limits;
 mod pool;

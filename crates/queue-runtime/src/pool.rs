@@ -24,6 +24,7 @@ mod error;
 mod executor;
 mod heartbeat;
 mod held;
+mod listener;
 mod pace;
 mod pruner;
 mod reaper;

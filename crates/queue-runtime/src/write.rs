@@ -37,7 +37,9 @@ async fn write_chunk(shared: &Shared, chunk: Vec<TaskSpec>) -> Result<Vec<Enqueu
 /// Writes a batch that the store takes as a whole.
 pub(crate) async fn batch(shared: &Shared, batch: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError> {
     let answers = repeat(shared, || shared.store.enqueue(Arc::clone(&batch))).await?;
-    checked(shared, &batch, answers)
+    let answers = checked(shared, &batch, answers)?;
+    shared.herald.written(&batch, &answers);
+    Ok(answers)
 }
 
 /// Writes tasks in the user's transaction. Nothing is repeated in it.
@@ -59,7 +61,10 @@ pub(crate) async fn within<S: Transactional>(
     for batch in batches {
         let answers = store.enqueue_in(tx, &batch).await.inspect_err(|error| failed(shared, error));
         match answers.and_then(|answers| checked(shared, &batch, answers)) {
-            Ok(answers) => written.extend(answers),
+            Ok(answers) => {
+                shared.herald.written_within(&batch, &answers);
+                written.extend(answers);
+            }
             Err(error) => return Err(told(error, written)),
         }
     }

@@ -14,7 +14,7 @@ use queue_core::session::{Renewal, SessionRecord, SessionSpec};
 use queue_core::store::{SchemaStatus, Trip};
 use queue_core::{
     AttemptRecord, ClaimId, ClaimReply, ClaimRequest, Enqueued, Migrate, NewTask, QueueName, Scope, SessionId, Settle,
-    Settled, Status, Store, StoreError, StoreLimits, TaskAdmin, TaskId, TaskRecord, TaskStore,
+    Settled, Status, Store, StoreError, StoreLimits, TaskAdmin, TaskId, TaskRecord, TaskStore, WakeChannel,
 };
 
 /// What stands around a store: the calls of its ports, each passed on unless it is written anew. [`Wrapped`] makes a store of it.
@@ -58,6 +58,10 @@ pub trait Around: Send + Sync + Debug {
 
     fn retries(&self) -> Vec<(&'static str, u64)> {
         self.inner().retries()
+    }
+
+    fn wake_channel(&self) -> Option<Arc<dyn WakeChannel>> {
+        self.inner().wake_channel()
     }
 
     async fn reserve_ids(&self, count: u32) -> Result<IdBlock, StoreError> {
@@ -180,6 +184,10 @@ impl<A: Around> TaskStore for Wrapped<A> {
 
     fn retries(&self) -> Vec<(&'static str, u64)> {
         self.0.retries()
+    }
+
+    fn wake_channel(&self) -> Option<Arc<dyn WakeChannel>> {
+        self.0.wake_channel()
     }
 
     async fn reserve_ids(&self, count: u32) -> Result<IdBlock, StoreError> {

@@ -78,6 +78,7 @@ async fn one(database: &Database, spec: TaskSpec, output: &mut Output) -> Outcom
     let queue = database.open(Need::Write).await?;
     let (task_type, into) = (spec.task_type.clone(), spec.queue.clone());
     let enqueued = queue.enqueue_spec(spec).await.map_err(|error| refused(database, error))?;
+    queue.announced().await;
     let (id, existing) = (enqueued.id(), matches!(enqueued, Enqueued::Existing(_)));
     if output.is_json() {
         return output.value(&json!({
@@ -161,6 +162,7 @@ impl Batch<'_> {
         file.rewind().map_err(|error| self.bad(BatchError::Read(error)))?;
         let queue = self.database.open(Need::Write).await?;
         let written = self.write(&queue, BufReader::new(file), total).await?;
+        queue.announced().await;
         if output.is_json() {
             return output.value(&json!({
                 "enqueued": written.created, "existing": written.existing,

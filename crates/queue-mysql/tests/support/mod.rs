@@ -73,6 +73,12 @@ impl Database {
         format!("{}/{}", self.server, self.name)
     }
 
+    /// The database's URL for the account of its store.
+    #[allow(dead_code, reason = "not every test binary looks at it")]
+    pub(crate) fn account_url(&self) -> String {
+        format!("{}/{}", as_account(&self.server, &format!("{}_r", self.name)), self.name)
+    }
+
     /// Another store on the database, as another process has it.
     #[allow(dead_code, reason = "not every test binary has two")]
     pub(crate) async fn another(&self) -> MySqlStore {

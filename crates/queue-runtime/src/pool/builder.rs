@@ -344,6 +344,7 @@ impl<S: Send + Sync + 'static> Pool<S> {
             samples: self.observer.is_some() || self.queue.is_observed,
             observer: self.observer.unwrap_or(self.queue.observer),
             wake: self.queue.wake,
+            herald: self.queue.herald,
             handlers,
             queues: self.queues,
             fail_unregistered: Queues::Named(self.fail_unregistered.into()),

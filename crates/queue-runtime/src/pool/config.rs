@@ -8,6 +8,7 @@ use queue_core::{Clock, Entropy, Jitter, Observation, Observer, Queues, Scope, S
 use tokio::sync::Notify;
 
 use crate::erased::ErasedHandler;
+use crate::herald::Herald;
 use crate::limits::Limits;
 use crate::ports::Spawn;
 use crate::retention::Retention;
@@ -78,6 +79,8 @@ pub(crate) struct Config {
     pub(crate) samples: bool,
     /// Fires when something may be due.
     pub(crate) wake: Arc<Notify>,
+    /// Tells other processes that something may be due.
+    pub(crate) herald: Arc<Herald>,
     pub(crate) handlers: Handlers,
     pub(crate) queues: Queues,
     pub(crate) fail_unregistered: Queues,

@@ -32,6 +32,7 @@ use super::config::Config;
 use super::executor::{Executor, Finished};
 use super::heartbeat::Orders;
 use super::held::Slots;
+use super::listener::Afar;
 use super::pace::{Pace, Poll, Trouble};
 use super::report::Report;
 
@@ -160,6 +161,7 @@ pub(crate) struct Dispatcher {
     /// When the next task is due, by the last claim.
     next_due: Option<Timestamp>,
     wakes: u64,
+    afar: Afar,
     poll: Poll,
     trouble: Trouble,
     pace: Pace,
@@ -188,6 +190,7 @@ impl Dispatcher {
         orders: watch::Sender<Orders>,
         events: mpsc::Sender<Event>,
         ended: watch::Sender<u64>,
+        afar: Afar,
     ) -> Self {
         let (limits, now) = (config.store.limits(), config.clock.monotonic());
         let types = config.handlers.len();
@@ -220,6 +223,7 @@ impl Dispatcher {
             backlog: false,
             next_due: None,
             wakes: 0,
+            afar,
             poll: Poll::new(&config),
             trouble: Trouble::default(),
             pace: Pace::default(),
@@ -323,6 +327,14 @@ impl Dispatcher {
             self.in_flight_told = self.slots.occupied();
             self.config.observe(&Observation::InFlight(self.in_flight_told));
         }
+        if self.afar.listens() {
+            self.afar.has_room(self.session.is_some() && self.failing == 0 && !self.is_full());
+        }
+    }
+
+    /// Whether every slot is taken.
+    fn is_full(&self) -> bool {
+        self.slots.len() >= self.config.concurrency
     }
 
     /// When to look again if nothing comes before.
@@ -346,6 +358,7 @@ impl Dispatcher {
     /// Something may be due.
     fn woken(&mut self, now: Duration) {
         self.wakes += 1;
+        self.afar.woken();
         self.poll.reset(&self.config);
         self.claim_at = now;
     }

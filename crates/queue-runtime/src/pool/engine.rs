@@ -13,6 +13,7 @@ use super::config::Config;
 use super::dispatcher::{Control, Dispatcher};
 use super::error::StartError;
 use super::heartbeat::{Heartbeat, Orders};
+use super::listener::Listener;
 use super::pruner::Pruner;
 use super::reaper::Reaper;
 use super::report::Report;
@@ -53,12 +54,16 @@ impl Engine {
         if let Some(pruner) = Pruner::new(&config, &board, ended_by_now) {
             config.spawn.spawn("pruner", Box::pin(pruner.run(stop.clone())));
         }
+        let (afar, listener) = Listener::new(&config);
+        if let Some(listener) = listener {
+            config.spawn.spawn("listener", Box::pin(listener.run(stop.clone())));
+        }
 
         let (control, controlled) = watch::channel(Control::Work);
         let (tell, report) = oneshot::channel();
         // Room for what every slot can say at once.
         let (events, taken) = mpsc::channel(2 * (config.concurrency + config.prefetch) + 64);
-        let dispatcher = Dispatcher::new(Arc::clone(&config), board, orders, events, ended);
+        let dispatcher = Dispatcher::new(Arc::clone(&config), board, orders, events, ended, afar);
         let (spawn, kept) = (Arc::clone(&config.spawn), Arc::clone(&config));
         spawn.spawn(
             "dispatcher",
@@ -131,6 +136,7 @@ fn log(config: &Config) {
         grace = ?config.grace,
         cancel_grace = ?config.cancel_grace,
         poll = ?(config.poll_min, config.poll_max),
+        wake_channel = config.herald.channel().is_some(),
         fail_unregistered = ?config.fail_unregistered,
         retention = ?config.retention,
         "the pool starts"

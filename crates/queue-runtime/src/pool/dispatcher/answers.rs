@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use queue_core::claim::Resolved;
 use queue_core::store::Reckoning;
-use queue_core::{ClaimReply, Claimed, ErrorKind, Observation, Settled, Settlement, StoreError};
+use queue_core::{ClaimReply, Claimed, Due, ErrorKind, Observation, Settled, Settlement, StoreError};
 
 use super::{Ask, Batch, Dispatcher, Trip};
 use crate::pool::board::Stops;
@@ -120,6 +120,7 @@ impl Dispatcher {
                 self.schedule_claim(&ask, &claimed, now);
                 self.reckoning = Reckoning::new(claimed.now, now);
                 self.hold(ask.session, claimed, now);
+                self.pass_on(&ask);
             }
             Ok(ClaimReply::Fenced) => {
                 self.unreserve(&ask);
@@ -137,6 +138,14 @@ impl Dispatcher {
                     self.unreserve(&ask);
                 }
             }
+        }
+    }
+
+    /// What woke this pool may be for others as well, when there was more than it could take.
+    fn pass_on(&mut self, ask: &Ask) {
+        let claims_again = ask.wakes != self.wakes || (self.backlog && !self.is_full());
+        if !claims_again && self.afar.claimed(self.backlog) {
+            self.config.herald.announce(Due::anything());
         }
     }
 

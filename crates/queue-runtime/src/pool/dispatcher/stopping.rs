@@ -95,6 +95,7 @@ impl Dispatcher {
     fn begin(&mut self, stopping: Stopping, now: Duration) {
         tracing::info!(held = self.slots.len(), running = self.slots.occupied(), "the pool stops");
         self.stopping = Some(stopping);
+        self.afar.stop();
         // What failed before is tried once more at once; there may be no time for another wait.
         self.trouble = Trouble::default();
         self.release_waiting(|_| true, now);
