@@ -63,7 +63,8 @@ pub(crate) async fn run(server: &Server, variant: &Variant, load: Load) -> Resul
         let level = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ";
         snapshot.run([level, "START TRANSACTION WITH CONSISTENT SNAPSHOT"]).await?;
     }
-    let shared = Arc::new(Shared { mark: Mutex::default(), left: AtomicUsize::new(load.tasks), bytes: AtomicUsize::new(0) });
+    let shared =
+        Arc::new(Shared { mark: Mutex::default(), left: AtomicUsize::new(load.tasks), bytes: AtomicUsize::new(0) });
     let mut workers = JoinSet::new();
     let mut ready = Vec::new();
     for _ in 0..load.connections {
@@ -257,7 +258,8 @@ impl Worker {
         // As random as the store's.
         let id = (self.conn.number << 32 | self.claims).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let mut sql = self.taking(id, now, &keys, &ids);
-        let reads_here = matches!(claim, Claim::Ours | Claim::Early | Claim::LateCommit) && self.variant.place != Place::Ready;
+        let reads_here =
+            matches!(claim, Claim::Ours | Claim::Early | Claim::LateCommit) && self.variant.place != Place::Ready;
         if reads_here {
             sql.push(format!(
                 "SELECT t.run_at, t.id, {COLUMNS}, t.deadline_at{} FROM queue_task AS t FORCE INDEX (PRIMARY){} WHERE {}",
@@ -267,12 +269,14 @@ impl Worker {
             ));
         }
         let next = format!(
-            "SELECT MIN(run_at) FROM (SELECT run_at FROM queue_ready FORCE INDEX (PRIMARY) WHERE {LANE}{} \
+            "SELECT MIN(run_at) FROM (SELECT run_at FROM queue_ready AS r FORCE INDEX (PRIMARY) WHERE {LANE}{} \
              ORDER BY run_at, task_id LIMIT 1) AS ahead",
             after(keys.last().copied())
         );
         if matches!(claim, Claim::Ours | Claim::Early) {
-            rows = if reads_here { self.conn.run(sql).await?.pop().unwrap_or_default() } else {
+            rows = if reads_here {
+                self.conn.run(sql).await?.pop().unwrap_or_default()
+            } else {
                 self.conn.run(sql).await?;
                 rows
             };
@@ -392,7 +396,7 @@ impl Worker {
         } else {
             match mark.passed.filter(|passed| passed.0 < now - YOUNG_MICROS) {
                 Some(passed) => after(Some(passed)),
-                None => format!(" AND run_at >= {}", now - YOUNG_MICROS),
+                None => format!(" AND r.run_at >= {}", now - YOUNG_MICROS),
             }
         };
         let order = format!(
@@ -461,10 +465,10 @@ impl Worker {
     }
 }
 
-/// The condition that a row of the lane stands behind this place.
+/// The condition that a row `r` of the lane stands behind this place.
 fn after(place: Option<(i64, u64)>) -> String {
     place.map_or(String::new(), |(run_at, id)| {
-        format!(" AND (run_at > {run_at} OR (run_at = {run_at} AND task_id > {id}))")
+        format!(" AND (r.run_at > {run_at} OR (r.run_at = {run_at} AND r.task_id > {id}))")
     })
 }
 
@@ -479,7 +483,10 @@ fn surveyed(rows: &[MySqlRow]) -> sqlx::Result<(i64, Option<i64>)> {
     Ok((now, due))
 }
 
-#[expect(clippy::disallowed_methods, reason = "the server is on this machine, and the store's clock is no part of this")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the server is on this machine, and the store's clock is no part of this"
+)]
 fn micros() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_micros() as i64)

@@ -104,7 +104,8 @@ fn show(variants: &[Variant], outcomes: &[Vec<Outcome>]) {
     let base = &outcomes[0];
     for (variant, own) in variants.iter().zip(outcomes) {
         let ratios: Vec<f64> = own.iter().zip(base).map(|(own, base)| own.drained / base.drained).collect();
-        let (least, most) = (ratios.iter().copied().fold(f64::MAX, f64::min), ratios.iter().copied().fold(0.0, f64::max));
+        let (least, most) =
+            (ratios.iter().copied().fold(f64::MAX, f64::min), ratios.iter().copied().fold(0.0, f64::max));
         println!(
             "{:40} {:>8.0} {:>6.2} {:>6.2}..{:<5.2} {:>8.0} {:>8} {:>8.1} {:>7}",
             variant.name,

@@ -90,7 +90,10 @@ pub(crate) struct Conn {
 
 impl Conn {
     /// Runs statements in as few packets as it takes. The rows of each of them.
-    pub(crate) async fn run<S: AsRef<str>>(&mut self, sql: impl IntoIterator<Item = S>) -> sqlx::Result<Vec<Vec<MySqlRow>>> {
+    pub(crate) async fn run<S: AsRef<str>>(
+        &mut self,
+        sql: impl IntoIterator<Item = S>,
+    ) -> sqlx::Result<Vec<Vec<MySqlRow>>> {
         let mut replies = Vec::new();
         let mut packet = String::new();
         for statement in sql {

@@ -53,9 +53,11 @@ pub(crate) async fn make(server: &Server, variant: &Variant) -> Result<()> {
         }
     }
     if variant.finished == Finished::Batch {
-        conn.run(["CREATE TABLE queue_ended (status TINYINT UNSIGNED NOT NULL, completed_at BIGINT NOT NULL, claim_id BIGINT \
-                   UNSIGNED NOT NULL, members MEDIUMBLOB NOT NULL, PRIMARY KEY (status, completed_at, claim_id))"])
-            .await?;
+        conn.run([
+            "CREATE TABLE queue_ended (status TINYINT UNSIGNED NOT NULL, completed_at BIGINT NOT NULL, claim_id BIGINT \
+                   UNSIGNED NOT NULL, members MEDIUMBLOB NOT NULL, PRIMARY KEY (status, completed_at, claim_id))",
+        ])
+        .await?;
     }
     for sql in &variant.alter {
         conn.run([sql[usize::from(server.is_mariadb)]]).await?;
@@ -71,7 +73,13 @@ pub(crate) async fn make(server: &Server, variant: &Variant) -> Result<()> {
 }
 
 /// Enqueues tasks with ids that follow on one another, in a transaction as the store's.
-pub(crate) async fn enqueue(conn: &mut Conn, variant: &Variant, first: u64, count: usize, payload: usize) -> Result<()> {
+pub(crate) async fn enqueue(
+    conn: &mut Conn,
+    variant: &Variant,
+    first: u64,
+    count: usize,
+    payload: usize,
+) -> Result<()> {
     let clock = conn.run(["START TRANSACTION".to_owned(), format!("SELECT {CLOCK}")]).await?;
     let now: i64 = sqlx::Row::try_get_unchecked(&clock[1][0], 0)?;
     let ids: Vec<u64> = (first..).take(count).collect();
@@ -89,7 +97,8 @@ pub(crate) async fn enqueue(conn: &mut Conn, variant: &Variant, first: u64, coun
         insert(&mut sql, into, &ids, rows.max(1), row);
     }
     let deadline = now + 3_600_000_000;
-    let state = "id, type_id, queue_id, priority_rank, status, attempt, max_attempts, losses, claims, run_at, deadline_at";
+    let state =
+        "id, type_id, queue_id, priority_rank, status, attempt, max_attempts, losses, claims, run_at, deadline_at";
     if variant.place == Place::Task {
         let row = |id: u64| {
             let bytes = if is_small { payload.to_string() } else { "NULL".to_owned() };

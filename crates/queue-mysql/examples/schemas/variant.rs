@@ -4,7 +4,10 @@ use crate::Result;
 
 /// The words that a variant is made of, and what they say.
 pub(crate) const WORDS: &[(&str, &str)] = &[
-    ("ours", "as the migration has it; look, lock, take and read, commit: four round trips, with the settle in the first"),
+    (
+        "ours",
+        "as the migration has it; look, lock, take and read, commit: four round trips, with the settle in the first",
+    ),
     ("early", "what waits is locked in the trip that looks: three round trips"),
     ("late-commit", "as early, and the commit goes with the read: two round trips"),
     ("one-read", "the statement that locks what waits also locks and reads tasks and payloads; two round trips"),
