@@ -1,0 +1,497 @@
+//! Draining the tables on several connections, each claiming a batch and settling it with the next claim.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use sqlx::Row as _;
+use sqlx::mysql::MySqlRow;
+use tokio::task::JoinSet;
+
+use crate::Result;
+use crate::server::{Conn, Server};
+use crate::sql::{CLOCK, LANE, delete_by_id, delete_ready, guard, list, within};
+use crate::tables::{FIXED, SMALL_BYTES, enqueue, make, names};
+use crate::variant::{Claim, Finished, Place, Variant};
+
+/// Tasks enqueued at once.
+const ENQUEUED: usize = 500;
+/// As in the store: rows this young are always looked at, and the head once a second.
+const YOUNG_MICROS: i64 = 200_000;
+const HEAD_MICROS: i64 = 1_000_000;
+/// What a handler and the checks of the store get of a task.
+const COLUMNS: &str = "t.type_id, t.queue_id, t.priority_rank, t.status, t.reason, t.attempt, t.max_attempts, t.losses, t.claims, \
+     t.claim_id, t.started_at, t.completed_at";
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) tasks: usize,
+    pub(crate) payload: usize,
+    pub(crate) connections: usize,
+    pub(crate) batch: usize,
+    /// Connections that enqueue half of the tasks while the rest is drained.
+    pub(crate) producers: usize,
+    /// A consistent snapshot is held all the time, as a backup does.
+    pub(crate) snapshot: bool,
+}
+
+/// What was measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome {
+    /// Tasks a second.
+    pub(crate) filled: f64,
+    pub(crate) drained: f64,
+    /// Bytes of the binary log a task, from claim to settled.
+    pub(crate) binlog: Option<f64>,
+    pub(crate) megabytes: f64,
+    /// Transactions run again because of a deadlock or a lock that was waited for too long.
+    pub(crate) repeats: usize,
+}
+
+/// Fills fresh tables and drains them.
+#[expect(clippy::disallowed_methods, reason = "it measures")]
+pub(crate) async fn run(server: &Server, variant: &Variant, load: Load) -> Result<Outcome> {
+    make(server, variant).await?;
+    let next = Arc::new(AtomicU64::new(1));
+    let before = if load.producers == 0 { load.tasks } else { load.tasks / 2 };
+    let begun = Instant::now();
+    produce(server, variant, load, 4, before, &next).await?.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+    let filled = before as f64 / begun.elapsed().as_secs_f64();
+    let mut snapshot = server.connect().await?;
+    if load.snapshot {
+        let level = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ";
+        snapshot.run([level, "START TRANSACTION WITH CONSISTENT SNAPSHOT"]).await?;
+    }
+    let shared =
+        Arc::new(Shared { mark: Mutex::default(), left: AtomicUsize::new(load.tasks), bytes: AtomicUsize::new(0) });
+    let mut workers = JoinSet::new();
+    let mut ready = Vec::new();
+    for _ in 0..load.connections {
+        let conn = server.connect().await?;
+        let (variant, shared, is_mariadb) = (variant.clone(), Arc::clone(&shared), server.is_mariadb);
+        ready.push(Worker { conn, variant, shared, is_mariadb, load, claims: 0, held: None, repeats: 0 });
+    }
+    let logged = server.binlog_bytes().await;
+    let begun = Instant::now();
+    let producers = produce(server, variant, load, load.producers, load.tasks - before, &next).await?;
+    for worker in ready {
+        workers.spawn(worker.drain());
+    }
+    let mut repeats = 0;
+    for drained in workers.join_all().await {
+        repeats += drained?;
+    }
+    let drained = load.tasks as f64 / begun.elapsed().as_secs_f64();
+    producers.join_all().await.into_iter().collect::<Result<Vec<_>>>()?;
+    let binlog = server.binlog_bytes().await.zip(logged).filter(|_| load.producers == 0);
+    let binlog = binlog.map(|(now, then)| now.saturating_sub(then) as f64 / load.tasks as f64);
+    snapshot.run(["COMMIT"]).await?;
+    check(server, variant, load, &shared).await?;
+    Ok(Outcome { filled, drained, binlog, megabytes: server.megabytes().await?, repeats })
+}
+
+/// Enqueues so many tasks on so many connections.
+async fn produce(
+    server: &Server,
+    variant: &Variant,
+    load: Load,
+    connections: usize,
+    tasks: usize,
+    next: &Arc<AtomicU64>,
+) -> Result<JoinSet<Result<()>>> {
+    let end = next.load(Ordering::Relaxed) + tasks as u64;
+    let mut producers = JoinSet::new();
+    for _ in 0..connections {
+        let (mut conn, variant, next) = (server.connect().await?, variant.clone(), Arc::clone(next));
+        producers.spawn(async move {
+            loop {
+                let taken = next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |first| {
+                    (first < end).then_some((first + ENQUEUED as u64).min(end))
+                });
+                let Ok(first) = taken else { return Ok(()) };
+                let count = (end - first).min(ENQUEUED as u64) as usize;
+                enqueue(&mut conn, &variant, first, count, load.payload).await?;
+            }
+        });
+    }
+    Ok(producers)
+}
+
+/// That nothing was lost and nothing is left.
+async fn check(server: &Server, variant: &Variant, load: Load, shared: &Shared) -> Result<()> {
+    let ended = match variant.finished {
+        Finished::Select | Finished::Values => "(SELECT COUNT(*) FROM queue_finished)",
+        Finished::Batch => "(SELECT CAST(SUM(LENGTH(members)) / 8 AS SIGNED) FROM queue_ended)",
+        Finished::None | Finished::Delete => "-1",
+    };
+    let sql = format!(
+        "SELECT (SELECT COUNT(*) FROM queue_task WHERE status = 2), {ended}, (SELECT COUNT(*) FROM queue_ready), \
+         (SELECT COUNT(*) FROM queue_claim)"
+    );
+    let row = server.connect().await?.run([sql]).await?.remove(0).remove(0);
+    let tasks = load.tasks as i64;
+    let (done, ended): (i64, i64) = (row.try_get_unchecked(0)?, row.try_get_unchecked(1)?);
+    let (ready, claims): (i64, i64) = (row.try_get_unchecked(2)?, row.try_get_unchecked(3)?);
+    let bytes = shared.bytes.load(Ordering::Relaxed);
+    let is_right = done == if variant.finished == Finished::Delete { 0 } else { tasks }
+        && (ended == tasks || ended == -1)
+        && ready == 0
+        && (claims == 0 || variant.keeps_claims)
+        && bytes == load.tasks * load.payload;
+    if is_right {
+        Ok(())
+    } else {
+        Err(format!("{done} done, {ended} listed, {ready} ready, {claims} claims, {bytes} bytes read").into())
+    }
+}
+
+/// What the connections of a process share.
+#[derive(Debug)]
+struct Shared {
+    mark: Mutex<Mark>,
+    /// Tasks that nobody claimed yet.
+    left: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// Up to where the lane was taken, and when its head was looked at.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    passed: Option<(i64, u64)>,
+    head_at: i64,
+}
+
+struct Worker {
+    conn: Conn,
+    variant: Variant,
+    shared: Arc<Shared>,
+    is_mariadb: bool,
+    load: Load,
+    claims: u64,
+    /// The claim that is to be settled, when it was made, and its tasks.
+    held: Option<(u64, i64, Vec<u64>)>,
+    repeats: usize,
+}
+
+impl Worker {
+    /// Until nothing is left. How many transactions were repeated.
+    async fn drain(mut self) -> Result<usize> {
+        loop {
+            match self.trip().await {
+                Ok(true) => {}
+                Ok(false) if self.shared.left.load(Ordering::Relaxed) == 0 => return Ok(self.repeats),
+                Ok(false) => tokio::time::sleep(Duration::from_millis(2)).await,
+                Err(sqlx::Error::Database(error)) if error.message().contains("try restarting transaction") => {
+                    self.conn.run(["ROLLBACK"]).await?;
+                    self.repeats += 1;
+                    lock(&self.shared.mark).head_at = 0;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Settles what is held and claims the next batch. Whether anything was done.
+    async fn trip(&mut self) -> sqlx::Result<bool> {
+        let claim = self.variant.claim;
+        let did = self.held.is_some();
+        let mut first = self.settle();
+        if self.variant.apart && did {
+            first.push("COMMIT".to_owned());
+            self.conn.run(first.drain(..)).await?;
+            self.held = None;
+        }
+        let begin = "START TRANSACTION".to_owned();
+        let alive = "SELECT fenced_at IS NULL FROM queue_session WHERE id = 1 LOCK IN SHARE MODE".to_owned();
+        let is_open = !first.is_empty() || claim != Claim::Ours;
+        if is_open && first.is_empty() {
+            first.push(begin.clone());
+        }
+        if is_open {
+            first.push(alive.clone());
+        }
+        first.push(self.survey());
+        if claim != Claim::Ours {
+            first.push(self.lock());
+        }
+        let mut replies = self.conn.run(first).await?;
+        if claim == Claim::Ours {
+            let (now, due) = surveyed(&replies.pop().unwrap_or_default())?;
+            if due.is_none_or(|due| due > now) {
+                if is_open {
+                    self.conn.run(["COMMIT"]).await?;
+                    self.held = None;
+                }
+                return Ok(did);
+            }
+            let lock = self.lock();
+            replies = self.conn.run(if is_open { vec![lock] } else { vec![begin, alive, lock] }).await?;
+            replies.insert(0, Vec::new());
+            self.take(&mut replies, now).await
+        } else {
+            let survey = replies.len() - 2;
+            let (now, _) = surveyed(&replies[survey])?;
+            self.take(&mut replies, now).await
+        }
+        .map(|took| took || did)
+    }
+
+    /// Takes the rows that the last reply names, and commits.
+    async fn take(&mut self, replies: &mut Vec<Vec<MySqlRow>>, now: i64) -> sqlx::Result<bool> {
+        let claim = self.variant.claim;
+        let mut rows = replies.pop().unwrap_or_default();
+        if rows.is_empty() {
+            self.conn.run(["COMMIT"]).await?;
+            self.held = None;
+            let mut mark = lock(&self.shared.mark);
+            mark.head_at = 0;
+            return Ok(false);
+        }
+        let keys: Vec<(i64, u64)> = rows.iter().map(key).collect::<sqlx::Result<_>>()?;
+        if self.variant.eager_mark {
+            self.pass(&keys);
+        }
+        let mut ids: Vec<u64> = keys.iter().map(|(_, id)| *id).collect();
+        ids.sort_unstable();
+        self.claims += 1;
+        // As random as the store's.
+        let id = (self.conn.number << 32 | self.claims).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut sql = self.taking(id, now, &keys, &ids);
+        let reads_here =
+            matches!(claim, Claim::Ours | Claim::Early | Claim::LateCommit) && self.variant.place != Place::Ready;
+        if reads_here {
+            sql.push(format!(
+                "SELECT t.run_at, t.id, {COLUMNS}, t.deadline_at{} FROM queue_task AS t FORCE INDEX (PRIMARY){} WHERE {}",
+                self.fixed_columns(),
+                self.join_payload("t", "id"),
+                within("t.id", &ids)
+            ));
+        }
+        let next = format!(
+            "SELECT MIN(run_at) FROM (SELECT run_at FROM queue_ready AS r FORCE INDEX (PRIMARY) WHERE {LANE}{} \
+             ORDER BY run_at, task_id LIMIT 1) AS ahead",
+            after(keys.last().copied())
+        );
+        if matches!(claim, Claim::Ours | Claim::Early) {
+            rows = if reads_here {
+                self.conn.run(sql).await?.pop().unwrap_or_default()
+            } else {
+                self.conn.run(sql).await?;
+                rows
+            };
+            self.conn.run([next, "COMMIT".to_owned()]).await?;
+        } else {
+            sql.extend([next, "COMMIT".to_owned()]);
+            let mut replies = self.conn.run(sql).await?;
+            if reads_here {
+                replies.truncate(replies.len() - 2);
+                rows = replies.pop().unwrap_or_default();
+            }
+        }
+        self.took(&rows)?;
+        self.pass(&keys);
+        self.held = Some((id, now, ids));
+        Ok(true)
+    }
+
+    /// The statements that make the claim.
+    fn taking(&self, id: u64, now: i64, keys: &[(i64, u64)], ids: &[u64]) -> Vec<String> {
+        let mut sql = vec![delete_ready(self.is_mariadb, keys)];
+        if !self.variant.ticket {
+            sql.push(format!(
+                "UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = LEAST(attempt, 65534) + 1, \
+                 claims = LEAST(claims, 4294967294) + 1, claim_id = {id}, started_at = {now}, progress = NULL, \
+                 progress_message = NULL WHERE {} AND status = 0",
+                within("id", ids)
+            ));
+        }
+        sql.push(guard(ids.len()));
+        let member = |task: &u64| match self.variant.ticket {
+            // A ticket must also say which claim of the task it is: the task's row does not.
+            true => format!("{task:016x}{:08x}", 1),
+            false => format!("{task:016x}"),
+        };
+        let members = match self.variant.names_members {
+            true => format!("0x{}", ids.iter().map(member).collect::<String>()),
+            false => "''".to_owned(),
+        };
+        sql.push(format!(
+            "INSERT INTO queue_claim (id, session_id, created_at, members) VALUES ({id}, 1, {now}, {members})"
+        ));
+        sql
+    }
+
+    /// The statements that settle what is held, in a transaction that they begin.
+    fn settle(&self) -> Vec<String> {
+        let Some((claim, started_at, ids)) = &self.held else { return Vec::new() };
+        let mut sql = vec!["START TRANSACTION".to_owned(), format!("SET @queue_now = {CLOCK}")];
+        let within_ids = within("id", ids);
+        let and = format!(" AND status = 1 AND claim_id = {claim}");
+        if self.variant.finished == Finished::Delete {
+            sql.push(delete_by_id(self.is_mariadb, "queue_task", "id", ids, &and));
+            sql.push(guard(ids.len()));
+            sql.push(delete_by_id(self.is_mariadb, "queue_payload", "task_id", ids, ""));
+        } else if self.variant.ticket {
+            sql.push(format!(
+                "UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 2, attempt = LEAST(attempt, 65534) + 1, \
+                 claims = 1, claim_id = {claim}, started_at = {started_at}, completed_at = @queue_now WHERE {within_ids} \
+                 AND status = 0 AND claims = 0"
+            ));
+            sql.push(guard(ids.len()));
+        } else {
+            sql.push(format!(
+                "UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 2, completed_at = @queue_now WHERE {within_ids}{and}"
+            ));
+            sql.push(guard(ids.len()));
+        }
+        let into = "INSERT INTO queue_finished (status, completed_at, task_id, type_id, queue_id, reason)";
+        match self.variant.finished {
+            Finished::Select => sql.push(format!(
+                "{into} SELECT 2, @queue_now, id, type_id, queue_id, NULL FROM queue_task FORCE INDEX (PRIMARY) \
+                 WHERE {within_ids}"
+            )),
+            Finished::Values => {
+                let rows = list(ids.iter().map(|id| format!("(2,@queue_now,{id},1,1,NULL)")));
+                sql.push(format!("{into} VALUES {rows}"));
+            }
+            Finished::Batch => {
+                let members: String = ids.iter().map(|id| format!("{id:016x}")).collect();
+                sql.push(format!("INSERT INTO queue_ended VALUES (2, @queue_now, {claim}, 0x{members})"));
+            }
+            Finished::None | Finished::Delete => {}
+        }
+        if !self.variant.keeps_claims {
+            sql.push(delete_by_id(self.is_mariadb, "queue_claim", "id", &[*claim], ""));
+        }
+        sql
+    }
+
+    /// A look at the lane without locks: the clock, the session, and when the first of it is due.
+    fn survey(&self) -> String {
+        let mark = *lock(&self.shared.mark);
+        let from = match mark.passed.filter(|_| !self.variant.head) {
+            Some((passed_at, _)) => format!(
+                " AND run_at >= IF({CLOCK} - {} >= {HEAD_MICROS}, {}, LEAST({passed_at}, {CLOCK} - {YOUNG_MICROS}))",
+                mark.head_at,
+                i64::MIN + 1
+            ),
+            None => String::new(),
+        };
+        format!(
+            "SELECT 0, 0, {CLOCK}, (SELECT fenced_at IS NULL FROM queue_session WHERE id = 1), (SELECT MAX(id) FROM queue_type) \
+             UNION ALL SELECT 1, 0, (SELECT run_at FROM queue_ready FORCE INDEX (PRIMARY) WHERE {LANE}{from} \
+             ORDER BY queue_id, suspect, priority_rank, run_at LIMIT 1), NULL, 0 FROM queue_queue AS q \
+             WHERE q.id = 1 AND q.paused_at IS NULL"
+        )
+    }
+
+    /// The statement that locks what is due: (due, task) and, if it reads all, the task and its payload.
+    fn lock(&self) -> String {
+        let mut mark = lock(&self.shared.mark);
+        let now = if mark.passed.is_some() { micros() } else { i64::MAX };
+        let from = if self.variant.head || mark.passed.is_none() || now - mark.head_at >= HEAD_MICROS {
+            mark.head_at = micros();
+            String::new()
+        } else {
+            match mark.passed.filter(|passed| passed.0 < now - YOUNG_MICROS) {
+                Some(passed) => after(Some(passed)),
+                None => format!(" AND r.run_at >= {}", now - YOUNG_MICROS),
+            }
+        };
+        let order = format!(
+            "WHERE r.queue_id = 1 AND r.suspect = 0 AND r.priority_rank = 0{from} AND r.run_at <= {CLOCK} \
+             ORDER BY r.run_at, r.task_id LIMIT {} FOR UPDATE",
+            self.load.batch
+        );
+        let ready = "r.run_at, r.task_id, r.type_id, r.deadline_at, r.body_bytes";
+        let reads_all = matches!(self.variant.claim, Claim::OneRead | Claim::OneReadOf);
+        let of = if self.variant.claim == Claim::OneReadOf { " OF r" } else { "" };
+        if self.variant.place == Place::Ready {
+            let join = self.join_payload("r", "task_id");
+            return format!(
+                "SELECT {ready}, r.attempt, r.max_attempts, r.losses, r.claims{} FROM queue_ready AS r FORCE INDEX (PRIMARY){join} \
+                 {order}{of} SKIP LOCKED",
+                self.fixed_columns()
+            );
+        }
+        if !reads_all {
+            return format!("SELECT {ready} FROM queue_ready AS r FORCE INDEX (PRIMARY) {order} SKIP LOCKED");
+        }
+        format!(
+            "SELECT {ready}, {COLUMNS}{} FROM queue_ready AS r FORCE INDEX (PRIMARY) STRAIGHT_JOIN queue_task AS t \
+             FORCE INDEX (PRIMARY) ON t.id = r.task_id{} {order}{of} SKIP LOCKED",
+            self.fixed_columns(),
+            self.join_payload("t", "id")
+        )
+    }
+
+    /// The columns of what does not change, the body last, for [`body_bytes`].
+    fn fixed_columns(&self) -> String {
+        let apart = ", p.created_at, p.budget, p.policy_id, p.body_bytes, p.content_type, p.body";
+        let is_small = self.load.payload <= SMALL_BYTES;
+        match self.variant.place {
+            Place::Apart => apart.to_owned(),
+            _ if !is_small => apart.to_owned(),
+            Place::Task => format!(", t.{}", names(FIXED).replace(", ", ", t.")),
+            Place::Ready => format!(", r.{}", names(FIXED).replace(", ", ", r.")),
+        }
+    }
+
+    /// The join to payloads, which is asked for nothing where the body stands in the row.
+    fn join_payload(&self, row: &str, id: &str) -> String {
+        let and = match self.variant.place {
+            Place::Apart => String::new(),
+            Place::Task | Place::Ready => format!(" AND {row}.small_body IS NULL"),
+        };
+        format!(" LEFT JOIN queue_payload AS p FORCE INDEX (PRIMARY) ON p.task_id = {row}.{id}{and}")
+    }
+
+    /// Reads the rows as a store does, and notes how many.
+    fn took(&self, rows: &[MySqlRow]) -> sqlx::Result<()> {
+        let mut bytes = 0;
+        for row in rows {
+            bytes += row.try_get_unchecked::<Vec<u8>, _>(row.len() - 1)?.len();
+        }
+        self.shared.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.left.fetch_sub(rows.len(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Moves the low-water mark behind these.
+    fn pass(&self, keys: &[(i64, u64)]) {
+        let mut mark = lock(&self.shared.mark);
+        mark.passed = mark.passed.max(keys.last().copied());
+    }
+}
+
+/// The condition that a row `r` of the lane stands behind this place.
+fn after(place: Option<(i64, u64)>) -> String {
+    place.map_or(String::new(), |(run_at, id)| {
+        format!(" AND (r.run_at > {run_at} OR (r.run_at = {run_at} AND r.task_id > {id}))")
+    })
+}
+
+fn key(row: &MySqlRow) -> sqlx::Result<(i64, u64)> {
+    Ok((row.try_get_unchecked(0)?, row.try_get_unchecked(1)?))
+}
+
+/// The clock, and when the first task of the lane is due.
+fn surveyed(rows: &[MySqlRow]) -> sqlx::Result<(i64, Option<i64>)> {
+    let now = rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get_unchecked(2)?;
+    let due = rows.get(1).map_or(Ok(None), |row| row.try_get_unchecked(2))?;
+    Ok((now, due))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the server is on this machine, and the store's clock is no part of this"
+)]
+fn micros() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_micros() as i64)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
