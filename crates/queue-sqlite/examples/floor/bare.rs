@@ -21,10 +21,10 @@ const START: &str = "UPDATE queue_task SET status = 1, attempt = attempt + 1, cl
 const DROP_READY: &str =
     "DELETE FROM queue_ready WHERE queue_id = 1 AND suspect = 0 AND rank = 0 AND run_at = ?1 AND task_id = ?2";
 const PAYLOAD: &str = "SELECT body FROM queue_payload WHERE task_id = ?1";
-const ADD_CLAIM: &str = "INSERT INTO queue_claim (id, session_id, created_at, open, members) VALUES (?1, 1, ?2, ?3, ?4)";
+const ADD_CLAIM: &str =
+    "INSERT INTO queue_claim (id, session_id, created_at, open, members) VALUES (?1, 1, ?2, ?3, ?4)";
 
-const END: &str =
-    "UPDATE queue_task SET status = 2, completed_at = ?3 WHERE id = ?1 AND claim_id = ?2 AND status = 1";
+const END: &str = "UPDATE queue_task SET status = 2, completed_at = ?3 WHERE id = ?1 AND claim_id = ?2 AND status = 1";
 const ADD_FINISHED: &str = "INSERT INTO queue_finished (status, completed_at, task_id, type_id, queue_id, reason) \
                             VALUES (2, ?2, ?1, 1, 1, NULL)";
 const DROP_CLAIM: &str = "DELETE FROM queue_claim WHERE id = ?1";

@@ -58,7 +58,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut args = env::args().skip(1);
     let tasks = args.next().map_or(Ok(50_000), |text| text.parse::<usize>())?;
     let rounds = args.next().map_or(Ok(3), |text| text.parse::<usize>())?;
-    println!("payload  batch            bare SQLite             store   ratio of the medians   (tasks a second; {rounds} rounds)");
+    println!(
+        "payload  batch            bare SQLite             store   ratio of the medians   (tasks a second; {rounds} rounds)"
+    );
     for payload_bytes in [100, 4096] {
         for batch in [250, 64] {
             let load = Load { tasks: (tasks / batch).max(1) * batch, payload_bytes, batch };
@@ -67,7 +69,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 bare.push(measure(Kind::Bare, load).await?);
                 ours.push(measure(Kind::Ours, load).await?);
             }
-            for (name, of) in [("enqueue", (|rates| rates.enqueue) as fn(&Rates) -> f64), ("drain", |rates| rates.drain)] {
+            for (name, of) in
+                [("enqueue", (|rates| rates.enqueue) as fn(&Rates) -> f64), ("drain", |rates| rates.drain)]
+            {
                 let (bare, ours) = (median(&bare, of), median(&ours, of));
                 println!("{payload_bytes:5} B  {batch:5}  {name:8} {bare:12.0} {ours:17.0} {:22.2}", ours / bare);
             }
@@ -90,8 +94,9 @@ async fn measure(kind: Kind, load: Load) -> Result<Rates, Box<dyn Error>> {
         Kind::Bare => bare::run(&path, load)?,
         Kind::Ours => ours::run(&path, load).await?,
     };
-    let ended: i64 = Connection::open(&path)?
-        .query_row("SELECT count(*) FROM queue_finished WHERE status = 2", [], |row| row.get(0))?;
+    let ended: i64 =
+        Connection::open(&path)?
+            .query_row("SELECT count(*) FROM queue_finished WHERE status = 2", [], |row| row.get(0))?;
     assert_eq!(usize::try_from(ended)?, load.tasks, "every task is completed, whoever did it");
     Ok(rates)
 }

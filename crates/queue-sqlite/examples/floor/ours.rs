@@ -7,8 +7,8 @@ use std::time::Duration;
 use queue_core::claim::Capacity;
 use queue_core::session::SessionSpec;
 use queue_core::{
-    ClaimId, ClaimReply, ClaimRequest, NewTask, Nonce, Payload, Scope, SessionId, Settle, Settled, Settlement, StoreError,
-    TaskResult, TaskSpec, TaskStore as _, TaskType,
+    ClaimId, ClaimReply, ClaimRequest, NewTask, Nonce, Payload, Scope, SessionId, Settle, Settled, Settlement,
+    StoreError, TaskResult, TaskSpec, TaskStore as _, TaskType,
 };
 use queue_sqlite::SqliteStore;
 
@@ -25,11 +25,8 @@ async fn enqueue(store: &SqliteStore, load: Load) -> Result<f64, StoreError> {
     let payload = bytes::Bytes::from(load.payload());
     let watch = Watch::start();
     let ids = store.reserve_ids(load.tasks.try_into().expect("not so many")).await?;
-    let mut tasks = ids.map(|id| NewTask {
-        id,
-        nonce: Nonce::new(7),
-        spec: TaskSpec::new(TYPE, Payload::json(payload.clone())),
-    });
+    let mut tasks =
+        ids.map(|id| NewTask { id, nonce: Nonce::new(7), spec: TaskSpec::new(TYPE, Payload::json(payload.clone())) });
     for _ in 0..load.tasks / load.batch {
         store.enqueue(tasks.by_ref().take(load.batch).collect()).await?;
     }
