@@ -1,6 +1,5 @@
 //! Memory for payloads that comes back: a batch of them is copied out of SQLite by one thread, and dropped by others one by one as
-//! the runs end. An allocator would give the pages to the kernel after each batch and be given them, emptied, for the next,
-//! which took a quarter of the time of a drain with payloads of 4 KB.
+//! the runs end. An allocator may give the pages to the kernel after each batch and be given them, emptied, for the next.
 
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
