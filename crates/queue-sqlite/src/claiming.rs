@@ -1,6 +1,5 @@
 //! Taking tasks under a claim, and finding out what became of a claim.
 
-use bytes::Bytes;
 use queue_core::claim::{Ended, Resolved};
 use queue_core::payload::ContentType;
 use queue_core::{
@@ -60,6 +59,7 @@ pub(crate) fn claim(work: &mut Work<'_>, request: &ClaimRequest) -> Result<Claim
                 let Some(task) = work.pass_over_corrupt(task)? else { continue };
                 row.advance(work, &to)?;
                 claimed.tasks.push(task);
+                work.held()?.keep(TaskRow { state: to, ..row });
             }
             (_, reason) => {
                 row.advance(work, &to)?;
@@ -103,7 +103,7 @@ pub(crate) fn resolve(work: &mut Work<'_>, session: SessionId, claim: ClaimId) -
 /// The payload of a task; one that is missing is corrupt.
 pub(crate) fn payload(work: &Work<'_>, task: TaskId) -> Result<Payload> {
     let found = work.first(PAYLOAD, [task.number()], |row| {
-        let body = Bytes::copy_from_slice(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?);
+        let body = work.memory.buffers.copy(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?);
         Ok((row.get::<_, i64>(0)?, body))
     })?;
     let (code, body) = found.ok_or_else(|| StoreError::corrupt(Some(task), "it has no payload"))?;

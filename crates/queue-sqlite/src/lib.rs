@@ -46,6 +46,7 @@
 
 mod acting;
 mod admin;
+mod buffers;
 mod busy;
 mod claiming;
 mod clock;
@@ -55,6 +56,7 @@ mod enqueue;
 mod error;
 #[cfg(test)]
 mod faults;
+mod held;
 mod jobs;
 mod lanes;
 mod looking;

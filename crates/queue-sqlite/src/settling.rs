@@ -45,23 +45,36 @@ pub(crate) fn settle(work: &mut Work<'_>, batch: &[Settle], limits: &StoreLimits
 
 /// Completes one task, in whatever transaction `work` is in.
 pub(crate) fn settle_one(work: &mut Work<'_>, item: &Settle, limits: &StoreLimits) -> Result<Settled> {
+    let event = Event::Settle { claim: item.claim, leaves: item.leaves, settlement: &item.settlement };
+    if let Some(row) = TaskRow::held(work, item.task, item.claim)?
+        && let Ok(to) = transition(&row.state, &event, work.now)
+        && row.try_advance(work, &to)?
+    {
+        keep(work, &row, item, limits)?;
+        return Ok(Settled::Applied);
+    }
     let row = TaskRow::load(work, item.task);
     // A row that cannot be is left alone, and whoever holds it cannot do anything about it.
     let Some(Some(row)) = work.pass_over_corrupt(row)? else { return Ok(Settled::Stale) };
-    let event = Event::Settle { claim: item.claim, leaves: item.leaves, settlement: &item.settlement };
     let to = match transition(&row.state, &event, work.now) {
         Ok(to) => to,
         Err(TransitionError::AlreadySettled) => return Ok(Settled::Already(row.state.status)),
         Err(_) => return Ok(Settled::Stale),
     };
     row.advance(work, &to)?;
+    keep(work, &row, item, limits)?;
+    Ok(Settled::Applied)
+}
+
+/// Keeps what a run leaves behind.
+fn keep(work: &Work<'_>, row: &TaskRow, item: &Settle, limits: &StoreLimits) -> Result<()> {
     if let Settlement::Complete { result } = &item.settlement {
         keep_result(work, item.task, result, limits.result_bytes_max)?;
     }
     if let Some(error) = item.settlement.error() {
-        keep_attempt(work, &row, item.settlement.label(), error)?;
+        keep_attempt(work, row, item.settlement.label(), error)?;
     }
-    Ok(Settled::Applied)
+    Ok(())
 }
 
 /// Records progress where the claim is current.

@@ -36,8 +36,16 @@ pub(crate) use {stored_columns, task_columns};
 /// Whether it shall be cancelled is looked up apart, because nearly always nothing shall.
 const LOAD: &str = concat!("SELECT ", stored_columns!(), ", 0 FROM queue_task AS t WHERE t.id = ?1");
 const IS_SIGNALLED: &str = "SELECT 1 FROM queue_signal WHERE task_id = ?1 AND claim_id = ?2";
-const MOVE: &str = "UPDATE queue_task SET status = ?2, reason = ?3, attempt = ?4, losses = ?5, claims = ?6, claim_id = ?7, \
-                    run_at = ?8, started_at = ?9, completed_at = ?10, deadline_at = ?11 WHERE id = ?1";
+/// Each writes only where the row's status and claim are still what was read.
+const MOVE: &str = "UPDATE queue_task SET status = ?4, reason = ?5, attempt = ?6, losses = ?7, claims = ?8, claim_id = ?9, \
+                    run_at = ?10, started_at = ?11, completed_at = ?12, deadline_at = ?13 \
+                    WHERE id = ?1 AND status = ?2 AND claim_id IS ?3";
+/// What changes when a run starts.
+const START: &str = "UPDATE queue_task SET status = ?4, attempt = ?5, claims = ?6, claim_id = ?7, started_at = ?8 \
+                     WHERE id = ?1 AND status = ?2 AND claim_id IS ?3";
+/// What changes when a task ends.
+const END: &str = "UPDATE queue_task SET status = ?4, reason = ?5, claim_id = ?6, completed_at = ?7 \
+                   WHERE id = ?1 AND status = ?2 AND claim_id IS ?3";
 const ADD_READY: &str = "INSERT INTO queue_ready (queue_id, suspect, rank, run_at, task_id, type_id, deadline_at, bytes, again) \
                          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 const DROP_READY: &str =
@@ -65,11 +73,27 @@ impl TaskRow {
     /// The task's row; `None` when there is no such task.
     pub(crate) fn load(work: &Work<'_>, id: TaskId) -> Result<Option<Self>> {
         let mut found = work.first(LOAD, [id.number()], Self::read)?;
-        if let Some(row) = &mut found
-            && let Some(claim) = row.state.claim
+        if let Some(row) = &mut found {
+            row.load_signal(work)?;
+        }
+        Ok(found)
+    }
+
+    /// Whether its run shall be cancelled.
+    fn load_signal(&mut self, work: &Work<'_>) -> Result<()> {
+        if let Some(claim) = self.state.claim
             && work.has_signals()?
         {
-            row.state.cancel_requested = work.exists(IS_SIGNALLED, [id.number(), claim.number()])?;
+            self.state.cancel_requested = work.exists(IS_SIGNALLED, [self.id.number(), claim.number()])?;
+        }
+        Ok(())
+    }
+
+    /// The run of this task under this claim, when this process began it: to be moved with [`try_advance`](Self::try_advance).
+    pub(crate) fn held(work: &mut Work<'_>, id: TaskId, claim: ClaimId) -> Result<Option<Self>> {
+        let mut found = work.held()?.take(id, claim);
+        if let Some(row) = &mut found {
+            row.load_signal(work)?;
         }
         Ok(found)
     }
@@ -156,31 +180,27 @@ impl TaskRow {
         Ok(())
     }
 
-    /// Moves the task to the state that a transition led to, with its places in the lists of what waits and what ended:
-    /// the one exit through which every status changes.
+    /// Moves the task, whose row was read in this transaction, to the state that a transition led to.
     pub(crate) fn advance(&self, work: &Work<'_>, to: &TaskState) -> Result<()> {
+        if self.try_advance(work, to)? {
+            return Ok(());
+        }
+        Err(StoreError::corrupt(Some(self.id), "its row is not what was read of it").into())
+    }
+
+    /// Moves the task to the state that a transition led to, with its places in the lists of what waits and what ended:
+    /// the one exit through which every status changes. `false`, and nothing is written, when the row has gone on since it was read.
+    pub(crate) fn try_advance(&self, work: &Work<'_>, to: &TaskState) -> Result<bool> {
         if let Some(defect) = to.defect() {
             return Err(StoreError::corrupt(Some(self.id), defect).into());
         }
         let from = &self.state;
         let id = self.id.number();
+        // A run is in no list, so nothing is written before its row is known to be as it was.
         self.leave(work, from)?;
-        work.execute(
-            MOVE,
-            params![
-                id,
-                to.status.code(),
-                to.reason.map(FailureReason::code),
-                to.attempt,
-                to.losses,
-                to.fence.get(),
-                to.claim.map(|claim| claim.number()),
-                to.run_at.as_micros(),
-                to.started_at.map(Timestamp::as_micros),
-                to.completed_at.map(Timestamp::as_micros),
-                to.deadline_at.map(Timestamp::as_micros),
-            ],
-        )?;
+        if self.write(work, to)? == 0 {
+            return Ok(false);
+        }
         match (to.status, to.completed_at) {
             (Status::Queued, _) => self.add_to_ready(work, to)?,
             (Status::Completed | Status::Failed, Some(completed_at)) => {
@@ -203,7 +223,46 @@ impl TaskRow {
             }
             (false, false) => {}
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Writes what of the row changes, and says how many rows that were. Most moves change little, and each value costs.
+    fn write(&self, work: &Work<'_>, to: &TaskState) -> Result<usize> {
+        let from = &self.state;
+        let (id, status, claim) = (self.id.number(), from.status.code(), from.claim.map(|claim| claim.number()));
+        let (to_status, to_claim) = (to.status.code(), to.claim.map(|claim| claim.number()));
+        let reason = to.reason.map(FailureReason::code);
+        let started_at = to.started_at.map(Timestamp::as_micros);
+        let completed_at = to.completed_at.map(Timestamp::as_micros);
+        let same_run = (from.attempt, from.fence, from.started_at) == (to.attempt, to.fence, to.started_at);
+        let same_end = (from.reason, from.completed_at) == (to.reason, to.completed_at);
+        let same_rest = (from.losses, from.run_at, from.deadline_at) == (to.losses, to.run_at, to.deadline_at);
+        if same_rest && same_end {
+            let params = params![id, status, claim, to_status, to.attempt, to.fence.get(), to_claim, started_at];
+            return work.execute(START, params);
+        }
+        if same_rest && same_run {
+            return work.execute(END, params![id, status, claim, to_status, reason, to_claim, completed_at]);
+        }
+        let deadline_at = to.deadline_at.map(Timestamp::as_micros);
+        work.execute(
+            MOVE,
+            params![
+                id,
+                status,
+                claim,
+                to_status,
+                reason,
+                to.attempt,
+                to.losses,
+                to.fence.get(),
+                to_claim,
+                to.run_at.as_micros(),
+                started_at,
+                completed_at,
+                deadline_at,
+            ],
+        )
     }
 
     /// Takes the task out of the list that its status puts it in.

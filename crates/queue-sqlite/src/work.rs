@@ -5,7 +5,9 @@ use std::cell::{Cell, RefCell};
 use queue_core::{StoreError, TaskId, Timestamp};
 use rusqlite::{CachedStatement, Connection, Params, Row};
 
+use crate::buffers::Buffers;
 use crate::error::Fault;
+use crate::held::{Held, OTHERS_WROTE};
 use crate::marks::Marks;
 use crate::names::Names;
 
@@ -25,6 +27,8 @@ pub(crate) struct Work<'a> {
     used: RefCell<Vec<(Address, CachedStatement<'a>)>>,
     /// Whether there is any signal at all, once this job has looked.
     signals: Cell<Option<bool>>,
+    /// Whether this job has found out if others have written since the last one.
+    held_checked: bool,
 }
 
 /// Where a statement's text is, and how long it is.
@@ -37,6 +41,8 @@ pub(crate) struct Memory {
     /// The queue that was served last: the next claim begins after it.
     pub(crate) last_queue: Option<i64>,
     pub(crate) marks: Marks,
+    held: Held,
+    pub(crate) buffers: Buffers,
     told: std::collections::BTreeSet<Option<TaskId>>,
 }
 
@@ -45,12 +51,13 @@ impl Memory {
     pub(crate) fn forget(&mut self) {
         self.names.forget();
         self.marks = Marks::default();
+        self.held = Held::default();
     }
 }
 
 impl<'a> Work<'a> {
     pub(crate) fn new(conn: &'a Connection, now: Timestamp, memory: &'a mut Memory) -> Self {
-        Self { conn, now, memory, used: RefCell::default(), signals: Cell::new(None) }
+        Self { conn, now, memory, used: RefCell::default(), signals: Cell::new(None), held_checked: false }
     }
 
     /// Runs a write and says how many rows it touched.
@@ -114,6 +121,16 @@ impl<'a> Work<'a> {
         let found = self.exists("SELECT 1 FROM queue_signal", [])?;
         self.signals.set(Some(found));
         Ok(found)
+    }
+
+    /// What is known of this process's runs, as far as it holds still.
+    pub(crate) fn held(&mut self) -> Result<&mut Held> {
+        if !self.held_checked {
+            let version = self.first(OTHERS_WROTE, [], |row| Ok(row.get(0)?))?.unwrap_or_default();
+            self.memory.held.check(version);
+            self.held_checked = true;
+        }
+        Ok(&mut self.memory.held)
     }
 
     /// This job writes a signal.
