@@ -45,11 +45,11 @@ enum Command {
     Chaos(chaos::ChaosArgs),
     /// Formatting, clippy, docs, dependency arrows, SQL rules, licences, spelling
     Lint(lint::LintArgs),
-    /// `lint`, then `test`: what CI runs
+    /// `lint`, `bench --counts`, then `test`: what CI runs
     Ci,
     /// Kill the primary of a replication group under load, again and again
     Failover(failover::FailoverArgs),
-    /// Run `queue bench` of this tree, or of a commit and this tree in turn
+    /// Run `queue bench` of this tree, or of a commit and this tree in turn; or count instructions
     Bench(bench::BenchArgs),
     /// A real server for development that outlives the command
     Db {
@@ -97,6 +97,7 @@ fn run(command: Command) -> Result<()> {
         Command::Lint(args) => lint::run(&workspace, &args),
         Command::Ci => {
             lint::run(&workspace, &lint::LintArgs::default())?;
+            bench::run(&workspace, &bench::BenchArgs::counts())?;
             test::run(&workspace, &test::TestArgs::default(), coverage::Report::Floors)
         }
         Command::Failover(args) => failover::run(&workspace, &args),

@@ -1,5 +1,6 @@
 //! Child processes: each leads a group of its own, so that one signal ends it and all that it started.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
@@ -56,15 +57,23 @@ pub(crate) fn output_within(command: &mut Command, limit: Duration) -> Result<Op
     }
 }
 
-/// The command as a person would type it, near enough for a message.
+/// The command as a person would type it, near enough for a message, and without what only its user shall know.
 pub(crate) fn describe(command: &Command) -> String {
     let mut words: Vec<_> = vec![command.get_program().to_string_lossy()];
-    words.extend(command.get_args().map(OsStr::to_string_lossy));
+    words.extend(command.get_args().map(OsStr::to_string_lossy).map(without_user));
     words[0] = words[0].rsplit('/').next().unwrap_or_default().to_owned().into();
     let line = words.join(" ");
     match line.char_indices().nth(200) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
+    }
+}
+
+/// A URL without user and password.
+fn without_user(word: Cow<'_, str>) -> Cow<'_, str> {
+    match (word.split_once("://"), word.rsplit_once('@')) {
+        (Some((scheme, rest)), Some((_, after))) if rest.contains('@') => format!("{scheme}://…@{after}").into(),
+        _ => word,
     }
 }
 
@@ -93,4 +102,24 @@ fn collect(command: &mut Command, limit: Option<Duration>) -> Result<Option<Outp
     drop(group); // what did not end in time ends here
     interrupt::check()?;
     output.transpose().with_context(|| describe(command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_in_no_message() {
+        let mut command = Command::new("/usr/bin/queue");
+        command.args([
+            "bench",
+            "--database-url",
+            "mysql://app:p@ss/w@h1,h2/shop",
+            "--database-url=mysql://app:b@h",
+            "x@y",
+            "a://b",
+        ]);
+        let told = "queue bench --database-url mysql://…@h1,h2/shop --database-url=mysql://…@h x@y a://b";
+        assert_eq!(describe(&command), told);
+    }
 }

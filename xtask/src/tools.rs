@@ -64,6 +64,24 @@ impl Wheel {
     }
 }
 
+/// A command that runs valgrind, an installed one or Debian's, on a program whose environment is the same each time.
+pub(crate) fn valgrind(workspace: &Workspace) -> Result<Command> {
+    let mut command = if process::output(Command::new("valgrind").arg("--version")).is_ok() {
+        let mut command = Command::new("valgrind");
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command
+    } else {
+        let prefix = workspace.target.join("tools").join("valgrind-sid");
+        let unpacked = Unpacked::fetch("sid", &prefix, &["valgrind"])
+            .context("no valgrind can be had; install it (on Debian: apt-get install valgrind)")?;
+        let mut command = unpacked.program("usr/bin/valgrind.bin", &[])?.command();
+        command.env_clear().env("VALGRIND_LIB", unpacked.path("usr/libexec/valgrind"));
+        command
+    };
+    command.current_dir(&workspace.root);
+    Ok(command)
+}
+
 impl Llvm {
     /// The toolchain's own (rustup's component `llvm-tools`), else installed ones, else Debian's.
     pub(crate) fn find(workspace: &Workspace) -> Result<Self> {

@@ -24,6 +24,7 @@ const ROWS: &[Row] = &[
     },
     Row { name: "queue-web", normal: &["queue-core", "queue-runtime"], dev: &["queue-testkit"] },
     Row { name: "queue-cli", normal: &["queue-runtime", "queue-web"], dev: &["queue-testkit"] },
+    Row { name: "queue-benches", normal: &["queue-core", "queue-runtime"], dev: &[] },
     Row { name: "queue-tests", normal: EVERYTHING, dev: EVERYTHING },
     Row { name: "xtask", normal: &[], dev: &[] },
 ];

@@ -74,6 +74,16 @@ pub(crate) fn choose_oceanbase(target: &Path) -> Result<Choice> {
     Ok(Choice::Program(Box::new(Prepared::new(kind, installation, &target.join("test-servers"))?)))
 }
 
+/// A server of this run's own that is durable as in production; it ends, and its data goes, when it is dropped. To be called on the
+/// main thread.
+pub(crate) fn durable(kind: Kind, target: &Path) -> Result<Server> {
+    super::sweep(target);
+    let installation = Installation::installed(kind)
+        .or_else(|_| Installation::unpacked(kind, &target.join("servers")))
+        .with_context(|| format!("no {kind} of our own can be had; name a database, or install {}", kind.program()))?;
+    Prepared::new(kind, installation, &target.join("test-servers"))?.durable().start()
+}
+
 /// Whether a container is the choice for some kind, so that xtask needs its feature `docker`.
 pub(crate) fn wants_container() -> bool {
     engine_answers().is_ok()

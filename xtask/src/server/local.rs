@@ -1,4 +1,4 @@
-//! A server of this run's own: a random port, a data directory that goes away, settings that trade durability
+//! A server of this run's own: a random port, a data directory that goes away and, for tests, settings that trade durability
 //! for speed.
 
 use std::fs::{self, File};
@@ -32,6 +32,7 @@ pub(crate) struct Prepared {
     kind: Kind,
     installation: Installation,
     home: Home,
+    options: &'static [&'static str],
 }
 
 impl Prepared {
@@ -39,17 +40,22 @@ impl Prepared {
     pub(crate) fn new(kind: Kind, installation: Installation, runs: &Path) -> Result<Self> {
         let home = Home(runs.join(format!("{}-{}", std::process::id(), kind.url_variable().to_lowercase())));
         installation.set_up(&home.0)?;
-        Ok(Self { kind, installation, home })
+        Ok(Self { kind, installation, home, options: &FAST })
+    }
+
+    /// The same with the engine's own settings, which lose nothing that was acknowledged.
+    pub(crate) fn durable(self) -> Self {
+        Self { options: &[], ..self }
     }
 
     /// Starts it. To be called on the main thread: the server dies with the thread that started it.
     pub(crate) fn start(self) -> Result<Server> {
-        let Self { kind, installation, home } = self;
+        let Self { kind, installation, home, options } = self;
         let mut attempts = 3; // between the search for a port and its use somebody else may take it
         loop {
             attempts -= 1;
             let port = free_port()?;
-            match start_at(&installation, &home.0, port) {
+            match start_at(&installation, &home.0, port, options) {
                 Ok(process) => {
                     let source = installation.source.clone();
                     return Server::reach(kind, kind.url(port), source, Some(Box::new((process, home))));
@@ -113,10 +119,10 @@ pub(crate) fn await_greeting(child: &mut Child, port: u16, log: &Path) -> Result
     }
 }
 
-fn start_at(installation: &Installation, home: &Path, port: u16) -> Result<Running> {
+fn start_at(installation: &Installation, home: &Path, port: u16, options: &[&str]) -> Result<Running> {
     let log = home.join("log");
     let file = File::create(&log)?;
-    let words = installation.serve(home, port, &socket(port), &FAST);
+    let words = installation.serve(home, port, &socket(port), options);
     let child = guard::command(Life::Tied, &words)?
         .stdin(Stdio::null())
         .stdout(file.try_clone()?)

@@ -20,7 +20,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::Path;
 
-pub(crate) use choose::{Choice, choose, choose_oceanbase, wants_container};
+pub(crate) use choose::{Choice, choose, choose_oceanbase, durable, wants_container};
 use installation::Installation;
 
 /// Removes what earlier runs could not, because they were killed.

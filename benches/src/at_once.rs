@@ -1,14 +1,10 @@
-//! What the pool costs by itself: a store that answers at once, beside a bare loop that spawns the same handlers and catches
-//! their panics. `cargo run --release -p queue-runtime --example overhead -- [TASKS] [CONCURRENCY]`
+//! A store that answers at once, so that what is measured over it is the client or the pool, and nothing else.
 
-use std::env;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
 use queue_core::admin::{Acted, Action, Filter, Page, Pause, Selection, Stats};
 use queue_core::claim::Resolved;
 use queue_core::ids::IdBlock;
@@ -19,18 +15,27 @@ use queue_core::store::{Migrate, SchemaStatus};
 use queue_core::{
     AttemptRecord, Backoff, ClaimId, ClaimReply, ClaimRequest, Claimed, ClaimedTask, Enqueued, Fence, NewTask, Payload,
     Priority, QueueName, Scope, SessionId, Settle, Settled, Status, StoreError, StoreLimits, TaskAdmin, TaskId,
-    TaskRecord, TaskResult, TaskStore, TaskType, Timestamp,
+    TaskRecord, TaskStore, TaskType, Timestamp,
 };
-use queue_runtime::{Ctx, Limits, Pool, Queue, Result as HandlerResult};
-use tokio::task::JoinSet;
 
-const TYPE: TaskType = TaskType::new("overhead");
+/// The type of the tasks that it gives away.
+pub const TYPE: TaskType = TaskType::new("at.once");
 
-/// Holds so many tasks, and gives them away at once.
+/// Holds so many tasks and gives them away at once; takes any number of new ones and keeps none.
 #[derive(Debug)]
-struct AtOnce {
-    next: AtomicU64,
+pub struct AtOnce {
     tasks: u64,
+    payload: Payload,
+    next: AtomicU64,
+    ids: AtomicU64,
+}
+
+impl AtOnce {
+    /// A store of so many tasks, each with this payload.
+    #[must_use]
+    pub const fn new(tasks: u64, payload: Payload) -> Self {
+        Self { tasks, payload, next: AtomicU64::new(0), ids: AtomicU64::new(0) }
+    }
 }
 
 fn unused<T>() -> Result<T, StoreError> {
@@ -42,11 +47,14 @@ impl TaskStore for AtOnce {
     fn limits(&self) -> StoreLimits {
         StoreLimits::DEFAULT
     }
-    async fn reserve_ids(&self, _: u32) -> Result<IdBlock, StoreError> {
-        unused()
+    async fn reserve_ids(&self, count: u32) -> Result<IdBlock, StoreError> {
+        let first = self.ids.fetch_add(count.into(), Ordering::Relaxed) + 1;
+        TaskId::new(first)
+            .map(|first| IdBlock::new(first, count.into()))
+            .ok_or_else(|| StoreError::other("no ids left"))
     }
-    async fn enqueue(&self, _: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError> {
-        unused()
+    async fn enqueue(&self, batch: Arc<[NewTask]>) -> Result<Vec<Enqueued>, StoreError> {
+        Ok(batch.iter().map(|task| Enqueued::Created(task.id)).collect())
     }
     async fn open_session(&self, _: SessionSpec) -> Result<Renewal, StoreError> {
         Ok(Renewal::Renewed(Signals::default()))
@@ -77,7 +85,7 @@ impl TaskStore for AtOnce {
             run_at: now,
             started_at: now,
             deadline_at: None,
-            payload: Payload::default(),
+            payload: self.payload.clone(),
         });
         let next_due = (last < self.tasks).then_some(now);
         Ok(ClaimReply::Claimed(Claimed { now, tasks: tasks.collect(), ended: Vec::new(), next_due }))
@@ -147,46 +155,4 @@ impl Migrate for AtOnce {
     async fn schema(&self) -> Result<SchemaStatus, StoreError> {
         Ok(SchemaStatus { found: Some(1), supported: 1, min_compatible: Some(1) })
     }
-}
-
-/// Spawns so many handlers at a time, and catches their panics.
-async fn bare(tasks: u64, concurrency: usize) -> u64 {
-    let (mut running, mut ended) = (JoinSet::new(), 0);
-    for _ in 0..tasks {
-        if running.len() >= concurrency {
-            ended += u64::from(matches!(running.join_next().await, Some(Ok(Ok(())))));
-        }
-        running.spawn(AssertUnwindSafe(async {}).catch_unwind());
-    }
-    while let Some(joined) = running.join_next().await {
-        ended += u64::from(matches!(joined, Ok(Ok(()))));
-    }
-    ended
-}
-
-async fn pooled(tasks: u64, concurrency: usize) -> Result<u64, queue_runtime::StartError> {
-    let queue = Queue::new(AtOnce { next: AtomicU64::new(0), tasks });
-    let handler = |_: Payload, _: Ctx| async { HandlerResult::Ok(TaskResult::None) };
-    let done = Pool::new(&queue).handle_raw(TYPE, handler, Limits::DEFAULT).concurrency(concurrency).drain().await?;
-    Ok(done.completed)
-}
-
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut args = env::args().skip(1);
-    let tasks = args.next().map_or(Ok(1_000_000), |text| text.parse())?;
-    let concurrency = args.next().map_or(Ok(64), |text| text.parse())?;
-    let clock = queue_runtime::TokioClock::new();
-    let clock: &dyn queue_core::Clock = &clock;
-    for round in 1..=3 {
-        let began = clock.monotonic();
-        assert_eq!(bare(tasks, concurrency).await, tasks);
-        let bare_took = (clock.monotonic() - began).as_secs_f64();
-        let began = clock.monotonic();
-        assert_eq!(pooled(tasks, concurrency).await?, tasks);
-        let pool_took = (clock.monotonic() - began).as_secs_f64();
-        let (bare, pool) = (tasks as f64 / bare_took, tasks as f64 / pool_took);
-        println!("round {round}: bare loop {bare:.0}/s, pool {pool:.0}/s, ratio {:.2}", pool / bare);
-    }
-    Ok(())
 }
