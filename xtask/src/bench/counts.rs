@@ -239,7 +239,8 @@ mod tests {
 
     #[test]
     fn a_processor_is_told_by_name_and_numbers() {
-        let told = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\nmodel\t\t: 2\n";
+        let told =
+            "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\nmodel\t\t: 2\n";
         assert_eq!(processor(told), "AMD EPYC 25/1");
         assert_eq!(processor(""), "? ?/?");
     }

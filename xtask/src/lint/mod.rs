@@ -20,6 +20,8 @@ pub(crate) struct LintArgs {
     checks: Vec<Check>,
 }
 
+/// What others depend on without the rest of the workspace, whose features of common dependencies would hide one that is missing.
+const LIBRARIES: [&str; 5] = ["queue-core", "queue-mysql", "queue-sqlite", "queue-metrics", "queue-testkit"];
 /// What a user may ask of the runtime beyond its default, which clippy sees anyway.
 const RUNTIME_FEATURES: [&str; 4] = ["", "mysql", "sqlite", "testing"];
 
@@ -42,7 +44,7 @@ enum Check {
     Typos,
     /// Clippy, warnings denied
     Clippy,
-    /// The runtime with each of its features alone, warnings denied
+    /// Each library by itself, and the runtime with each of its features alone, warnings denied
     Features,
     /// Documentation, warnings denied
     Doc,
@@ -63,11 +65,15 @@ impl Check {
                 clippy.args(["--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]);
                 process::run(&mut clippy)
             }
-            Self::Features => RUNTIME_FEATURES.iter().try_for_each(|features| {
-                let mut clippy = workspace.cargo("clippy");
-                clippy.args(["--package", "queue-runtime", "--lib", "--no-default-features", "--features", features]);
-                process::run(clippy.args(["--", "-D", "warnings"]))
-            }),
+            Self::Features => {
+                let alone = LIBRARIES.iter().map(|library| (*library, ""));
+                let features = RUNTIME_FEATURES.iter().map(|features| ("queue-runtime", *features));
+                alone.chain(features).try_for_each(|(package, features)| {
+                    let mut clippy = workspace.cargo("clippy");
+                    clippy.args(["--package", package, "--lib", "--no-default-features", "--features", features]);
+                    process::run(clippy.args(["--", "-D", "warnings"]))
+                })
+            }
             Self::Doc => {
                 let mut doc = workspace.cargo("doc");
                 doc.args(["--workspace", "--exclude", "xtask", "--no-deps", "--all-features"]);
