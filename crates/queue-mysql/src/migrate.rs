@@ -57,7 +57,12 @@ impl Operation for Status {
 }
 
 pub(crate) async fn status(conn: &mut Conn) -> Result<SchemaStatus, Failure> {
-    let replies = match conn.run("SELECT version, min_compatible FROM queue_schema WHERE one = 1".to_owned()).await {
+    read_status(conn, "").await
+}
+
+async fn read_status(conn: &mut Conn, lock: &str) -> Result<SchemaStatus, Failure> {
+    let sql = format!("SELECT version, min_compatible FROM queue_schema WHERE one = 1{lock}");
+    let replies = match conn.run(sql).await {
         Ok(replies) => replies,
         Err(error) if classify(&error) == Class::NoTable => Vec::new(),
         Err(error) => return Err(error.into()),
@@ -98,7 +103,8 @@ impl Operation for Apply {
 
 async fn apply(conn: &mut Conn) -> Result<Vec<u32>, Failure> {
     conn.run_committing(MAKE.to_owned()).await?;
-    let status = status(conn).await?;
+    // With a lock it is what was committed last: a busy OceanBase may show a plain read what was there a moment before.
+    let status = read_status(conn, " FOR UPDATE").await?;
     if let Err(problem @ queue_core::error::SchemaProblem::TooNew { .. }) = status.check() {
         return Err(StoreError::from(problem).into());
     }
