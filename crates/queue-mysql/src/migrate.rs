@@ -57,12 +57,7 @@ impl Operation for Status {
 }
 
 pub(crate) async fn status(conn: &mut Conn) -> Result<SchemaStatus, Failure> {
-    read_status(conn, "").await
-}
-
-async fn read_status(conn: &mut Conn, lock: &str) -> Result<SchemaStatus, Failure> {
-    let sql = format!("SELECT version, min_compatible FROM queue_schema WHERE one = 1{lock}");
-    let replies = match conn.run(sql).await {
+    let replies = match conn.run("SELECT version, min_compatible FROM queue_schema WHERE one = 1".to_owned()).await {
         Ok(replies) => replies,
         Err(error) if classify(&error) == Class::NoTable => Vec::new(),
         Err(error) => return Err(error.into()),
@@ -103,8 +98,7 @@ impl Operation for Apply {
 
 async fn apply(conn: &mut Conn) -> Result<Vec<u32>, Failure> {
     conn.run_committing(MAKE.to_owned()).await?;
-    // With a lock it is what was committed last: a busy OceanBase may show a plain read what was there a moment before.
-    let status = read_status(conn, " FOR UPDATE").await?;
+    let status = status(conn).await?;
     if let Err(problem @ queue_core::error::SchemaProblem::TooNew { .. }) = status.check() {
         return Err(StoreError::from(problem).into());
     }
@@ -113,14 +107,29 @@ async fn apply(conn: &mut Conn) -> Result<Vec<u32>, Failure> {
         for statement in statements(step.sql) {
             conn.run_committing(statement.to_owned()).await?;
         }
-        conn.run_committing(format!(
-            "REPLACE INTO queue_schema (one, version, min_compatible) VALUES (1, {}, {})",
-            step.version, step.min_compatible
-        ))
-        .await?;
-        applied.push(step.version);
+        if record(conn, step).await? {
+            applied.push(step.version);
+        }
     }
     Ok(applied)
+}
+
+/// Writes down that a step is done. `false` when somebody else did so: on a busy OceanBase two were seen within the lock at once.
+/// A step does no harm when it is run twice; but one alone may say that it was theirs.
+async fn record(conn: &mut Conn, step: &Step) -> Result<bool, Failure> {
+    let Step { version, min_compatible, .. } = step;
+    let raise = format!(
+        "UPDATE queue_schema SET version = {version}, min_compatible = {min_compatible} WHERE one = 1 AND version < {version}"
+    );
+    let first = format!(
+        "INSERT IGNORE INTO queue_schema (one, version, min_compatible) VALUES (1, {version}, {min_compatible})"
+    );
+    for sql in [raise, first] {
+        if conn.run_committing(sql).await?.iter().any(|reply| reply.affected > 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The statements of a step: each ends with a semicolon at the end of its line.
