@@ -52,21 +52,34 @@ pub(crate) fn shared(wait: Duration, live_sessions: u32) -> Duration {
 }
 
 /// The wait after failures of the store.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Trouble {
+    min: Duration,
+    max: Duration,
     failures: u32,
     /// When to try again, on the monotonic clock.
     until: Duration,
 }
 
+impl Default for Trouble {
+    fn default() -> Self {
+        Self::between(TROUBLE_MIN, TROUBLE_MAX)
+    }
+}
+
 impl Trouble {
+    /// With this first wait, and this longest; it doubles in between.
+    pub(crate) const fn between(min: Duration, max: Duration) -> Self {
+        Self { min, max, failures: 0, until: Duration::ZERO }
+    }
+
     /// The store failed.
     pub(crate) fn failed(&mut self, config: &Config, now: Duration) {
         // Failures of calls that were under way together count once.
         if now < self.until {
             return;
         }
-        let wait = TROUBLE_MIN.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(TROUBLE_MAX);
+        let wait = self.min.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(self.max);
         self.failures = self.failures.saturating_add(1);
         self.until = now + config.jittered(wait);
     }

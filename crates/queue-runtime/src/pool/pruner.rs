@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::board::Board;
 use super::call;
 use super::config::Config;
-use super::pace::shared;
+use super::pace::{Trouble, shared};
 
 /// Tasks that are removed in one call, at most.
 const BATCH: usize = 500;
@@ -51,7 +51,7 @@ pub(crate) struct Pruner {
     /// Those of them that have paid for a batch.
     paid: u64,
     rules: Vec<Rule>,
-    failures: u32,
+    trouble: Trouble,
 }
 
 impl Pruner {
@@ -66,7 +66,7 @@ impl Pruner {
             ended,
             paid: 0,
             rules,
-            failures: 0,
+            trouble: Trouble::between(TROUBLE_MIN, TROUBLE_MAX),
         })
     }
 
@@ -104,14 +104,13 @@ impl Pruner {
             Ok(pruned) => pruned,
             Err(error) => {
                 config.failed("what ended long ago was not removed", &error);
-                let wait = TROUBLE_MIN.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
-                self.failures = self.failures.saturating_add(1);
-                let again_at = now + config.jittered(wait.min(TROUBLE_MAX));
+                self.trouble.failed(&config, now);
+                let again_at = self.trouble.until();
                 self.rules.iter_mut().for_each(|rule| rule.look_at = rule.look_at.max(again_at));
                 return;
             }
         };
-        self.failures = 0;
+        self.trouble.over();
         if pruned > 0 {
             config.observe(&Observation::Pruned { status, count: pruned });
         }
