@@ -12,7 +12,7 @@ use crate::connection::Conn;
 use crate::inner::Inner;
 use crate::lanes::Lane;
 use crate::server::{Deletion, Flavor};
-use crate::sql::{RUN_MIN, list, maybe_time, opt_time, runs, time, time_unless_0, value, within_run};
+use crate::sql::{are_few, list, maybe_time, opt_time, time, time_unless_0, timed_runs, value};
 
 /// The columns that [`TaskRow::read`] reads, of `queue_task t` joined to `queue_payload p`. The body is not among them.
 pub(crate) const COLUMNS: &str = "t.id, t.type_id, t.queue_id, t.priority_rank, t.status, t.reason, t.attempt, \
@@ -314,51 +314,36 @@ pub(crate) fn delete_ready(flavor: Flavor, keys: impl IntoIterator<Item = ReadyK
     let mut sql = Vec::new();
     for (lane, mut keys) in lanes {
         keys.sort_unstable_by_key(|key| (key.run_at, key.task));
-        match flavor.deletes_runs().then(|| runs_of(&keys)).flatten() {
-            Some(runs) => sql.push(delete_where(lane, &runs)),
-            None => {
-                sql.extend(keys.chunks(PACKET_KEYS).map(|keys| match by_time(keys).filter(|_| flavor.deletes_runs()) {
-                    Some(times) => delete_where(lane, &times),
-                    None => {
-                        let rows = list(keys.iter().map(|key| format!("({},{})", key.run_at, key.task)));
-                        Deletion {
-                            table: "queue_ready",
-                            index: "PRIMARY",
-                            fixed: &lane.condition(""),
-                            columns: &["run_at", "task_id"],
-                            rows: &rows,
-                        }
-                        .sql(flavor)
-                    }
-                }))
-            }
+        let delete = |conditions: &[String]| {
+            let condition = format!("{} AND ({})", lane.condition(""), conditions.join(" OR "));
+            flavor.delete_where("queue_ready", &condition)
+        };
+        let pairs: Vec<_> = keys.iter().map(|key| (key.run_at, key.task.get())).collect();
+        let runs = timed_runs("run_at", &pairs);
+        if flavor.deletes_runs() && are_few(runs.len(), pairs.len()) {
+            sql.push(delete(&runs));
+            continue;
         }
+        sql.extend(pairs.chunks(PACKET_KEYS).map(|pairs| {
+            // Lists by time the server reads faster than pairs.
+            let times = timed_lists(pairs);
+            if flavor.deletes_runs() && are_few(times.len(), pairs.len()) {
+                return delete(&times);
+            }
+            let rows = list(pairs.iter().map(|(run_at, task)| format!("({run_at},{task})")));
+            let (fixed, columns) = (lane.condition(""), &["run_at", "task_id"]);
+            Deletion { table: "queue_ready", index: "PRIMARY", fixed: &fixed, columns, rows: &rows }.sql(flavor)
+        }));
     }
     sql
 }
 
-fn delete_where(lane: Lane, condition: &str) -> String {
-    format!("DELETE /*+ INDEX(queue_ready PRIMARY) */ FROM queue_ready WHERE {} AND ({condition})", lane.condition(""))
-}
-
-/// The condition that a row of a lane is one of these, which rise, by first and last of each run; `None` when they are not in runs.
-fn runs_of(keys: &[ReadyKey]) -> Option<String> {
-    let mut conditions = Vec::new();
-    for keys in keys.chunk_by(|a, b| a.run_at == b.run_at) {
-        let ids: Vec<_> = keys.iter().map(|key| key.task.get()).collect();
-        let (run_at, runs) = (keys.first()?.run_at, runs(&ids));
-        conditions.extend(runs.iter().map(|run| format!("run_at = {run_at} AND ({})", within_run("task_id", *run))));
-    }
-    (conditions.len() * RUN_MIN <= keys.len()).then(|| conditions.join(" OR "))
-}
-
-/// The same by their times, which the server reads faster than pairs; `None` when few of them have the same.
-fn by_time(keys: &[ReadyKey]) -> Option<String> {
-    let times: Vec<_> = keys
-        .chunk_by(|a, b| a.run_at == b.run_at)
-        .map(|keys| format!("run_at = {} AND task_id IN ({})", keys[0].run_at, list(keys.iter().map(|key| key.task))))
-        .collect();
-    (times.len() * RUN_MIN <= keys.len()).then(|| times.join(" OR "))
+/// Conditions that name these pairs of time and task, which rise, by a list for each time.
+fn timed_lists(pairs: &[(i64, u64)]) -> Vec<String> {
+    let times = pairs.chunk_by(|a, b| a.0 == b.0);
+    times
+        .map(|pairs| format!("run_at = {} AND task_id IN ({})", pairs[0].0, list(pairs.iter().map(|(_, id)| id))))
+        .collect()
 }
 
 /// Removes rows of what has ended: (status, end, task).

@@ -55,7 +55,7 @@ pub(crate) fn placeholders(count: usize, width: usize) -> String {
 /// enqueued together do, it names first and last: less to send, to read and to plan, and one walk instead of many seeks.
 pub(crate) fn within(column: &str, ids: &[u64]) -> String {
     let runs = runs(ids);
-    if runs.len() * RUN_MIN > ids.len() {
+    if !are_few(runs.len(), ids.len()) {
         return format!("{column} IN ({})", list(ids));
     }
     let runs: Vec<_> = runs.iter().map(|run| within_run(column, *run)).collect();
@@ -64,7 +64,7 @@ pub(crate) fn within(column: &str, ids: &[u64]) -> String {
 
 /// The condition that a column is within a run of ids. The last one is named apart: a walk looks at one row more than it wants,
 /// and would wait for that row's lock; a seek by the whole key does not.
-pub(crate) fn within_run(column: &str, (first, last): (u64, u64)) -> String {
+fn within_run(column: &str, (first, last): (u64, u64)) -> String {
     if first == last {
         format!("{column} = {last}")
     } else {
@@ -72,8 +72,13 @@ pub(crate) fn within_run(column: &str, (first, last): (u64, u64)) -> String {
     }
 }
 
-/// The ids that a run has on the average, at least, to be worth naming it.
-pub(crate) const RUN_MIN: usize = 4;
+/// The rows that a condition is about on the average, at least, to be worth naming them by it and not one by one.
+const RUN_MIN: usize = 4;
+
+/// Whether so many conditions are worth it for so many rows.
+pub(crate) const fn are_few(conditions: usize, rows: usize) -> bool {
+    conditions * RUN_MIN <= rows
+}
 
 /// First and last of each run of ids that follow on one another.
 pub(crate) fn runs(ids: &[u64]) -> Vec<(u64, u64)> {
@@ -85,6 +90,18 @@ pub(crate) fn runs(ids: &[u64]) -> Vec<(u64, u64)> {
         }
     }
     runs
+}
+
+/// Conditions on a time and a `task_id` that name these pairs, which rise, by first and last of each run.
+pub(crate) fn timed_runs(time: &str, pairs: &[(i64, u64)]) -> Vec<String> {
+    let mut conditions = Vec::new();
+    for pairs in pairs.chunk_by(|a, b| a.0 == b.0) {
+        let ids: Vec<_> = pairs.iter().map(|(_, id)| *id).collect();
+        let at = pairs[0].0;
+        conditions
+            .extend(runs(&ids).into_iter().map(|run| format!("{time} = {at} AND ({})", within_run("task_id", run))));
+    }
+    conditions
 }
 
 /// How many rows the next prepared statement takes, out of few sizes, so that few statements are ever prepared.
@@ -138,6 +155,14 @@ mod tests {
         assert_eq!(within("id", &[1, 2, 3, 4, 5, 6, 7, 9]), "(id BETWEEN 1 AND 6 OR id = 7 OR id = 9)");
         assert_eq!(within("t.id", &[1, 2, 3, 5]), "t.id IN (1,2,3,5)");
         assert_eq!(within("id", &[4]), "id IN (4)");
+        assert_eq!(
+            timed_runs("run_at", &[(7, 1), (7, 2), (7, 5), (9, 1)]),
+            [
+                "run_at = 7 AND (task_id BETWEEN 1 AND 1 OR task_id = 2)",
+                "run_at = 7 AND (task_id = 5)",
+                "run_at = 9 AND (task_id = 1)"
+            ]
+        );
     }
 
     #[test]

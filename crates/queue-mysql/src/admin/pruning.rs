@@ -15,7 +15,7 @@ use crate::inner::{Inner, lock, missing};
 use crate::operation::Operation;
 use crate::row::delete_finished;
 use crate::server::Flavor;
-use crate::sql::{CLOCK, RUN_MIN, list, runs, value, within, within_run};
+use crate::sql::{CLOCK, are_few, list, runs, timed_runs, value, within};
 
 /// Tasks that one transaction removes: few, so that workers get their turn in between, and enough to be worth a commit.
 pub(super) const PRUNED_MAX: usize = 500;
@@ -196,7 +196,7 @@ fn removals(flavor: Flavor, old: &[Old], ids: &[u64]) -> Vec<String> {
     }
     let mut sql = match finished_runs(flavor, old) {
         Some(conditions) => {
-            conditions.iter().map(|condition| delete_where(flavor, "queue_finished", condition)).collect()
+            conditions.iter().map(|condition| flavor.delete_where("queue_finished", condition)).collect()
         }
         None => old
             .chunks(LISTED_MAX)
@@ -207,8 +207,8 @@ fn removals(flavor: Flavor, old: &[Old], ids: &[u64]) -> Vec<String> {
             .collect::<Vec<_>>(),
     };
     for (table, column) in [("queue_task", "id"), ("queue_payload", "task_id")] {
-        sql.extend(if deletes_by_runs(flavor) && runs(ids).len() * RUN_MIN <= ids.len() {
-            vec![delete_where(flavor, table, &within(column, ids))]
+        sql.extend(if flavor.deletes_runs() && are_few(runs(ids).len(), ids.len()) {
+            vec![flavor.delete_where(table, &within(column, ids))]
         } else {
             ids.chunks(LISTED_MAX).map(|ids| flavor.delete_by_id(table, column, &list(ids))).collect()
         });
@@ -229,39 +229,18 @@ fn let_go(flavor: Flavor, table: &'static str, ids: &[u64]) -> Vec<String> {
     ids.chunks(LISTED_MAX).map(let_go).collect()
 }
 
-/// Whether a `DELETE` by runs of keys can be kept to its index. OceanBase was never tried.
-const fn deletes_by_runs(flavor: Flavor) -> bool {
-    matches!(flavor, Flavor::MySql | Flavor::MariaDb)
-}
-
 /// Conditions, one for each status, that name the places of these tasks by first and last; `None` where they are not in runs.
 fn finished_runs(flavor: Flavor, old: &[Old]) -> Option<Vec<String>> {
-    let mut by_end: BTreeMap<(u8, i64), Vec<u64>> = BTreeMap::new();
+    let mut by_status: BTreeMap<u8, Vec<(i64, u64)>> = BTreeMap::new();
     for Old { ended_at, status, id } in old {
-        by_end.entry((*status, *ended_at)).or_default().push(*id);
+        by_status.entry(*status).or_default().push((*ended_at, *id));
     }
-    let mut by_status: BTreeMap<u8, Vec<String>> = BTreeMap::new();
-    for ((status, ended_at), ids) in &by_end {
-        let conditions = by_status.entry(*status).or_default();
-        conditions.extend(
-            runs(ids).into_iter().map(|run| format!("completed_at = {ended_at} AND ({})", within_run("task_id", run))),
-        );
-    }
-    let count: usize = by_status.values().map(Vec::len).sum();
-    (deletes_by_runs(flavor) && count * RUN_MIN <= old.len()).then(|| {
+    let by_status: Vec<_> =
+        by_status.iter().map(|(status, pairs)| (status, timed_runs("completed_at", pairs))).collect();
+    let count = by_status.iter().map(|(_, runs)| runs.len()).sum();
+    (flavor.deletes_runs() && are_few(count, old.len())).then(|| {
         by_status.iter().map(|(status, runs)| format!("status = {status} AND ({})", runs.join(" OR "))).collect()
     })
-}
-
-/// Deletes by a condition on the primary key.
-fn delete_where(flavor: Flavor, table: &str, condition: &str) -> String {
-    match flavor {
-        // It takes the hint for a comment, and gives FORCE INDEX no place but where several tables could be named.
-        Flavor::MariaDb => format!("DELETE x FROM {table} AS x FORCE INDEX (PRIMARY) WHERE {condition}"),
-        Flavor::MySql | Flavor::OceanBase => {
-            format!("DELETE /*+ INDEX({table} PRIMARY) */ FROM {table} WHERE {condition}")
-        }
-    }
 }
 
 #[cfg(test)]

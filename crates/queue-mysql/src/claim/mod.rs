@@ -86,7 +86,8 @@ impl Claim {
             sql.push(alive_sql(inner.server.flavor, session));
         }
         let before = sql.len();
-        sql.extend(Survey::sql(Some(session), &bounds));
+        // Where the session's row is locked, that has told already.
+        sql.extend(Survey::sql((!within).then_some(session), &bounds));
         let looked = sql.len();
         sql.extend(guess.iter().flat_map(Guess::sql).cloned());
         let mut replies = if within && !begun { conn.begin_all(sql).await? } else { conn.run_all(sql).await? };
