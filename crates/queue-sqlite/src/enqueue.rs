@@ -39,6 +39,8 @@ fn enqueue_one(work: &mut Work<'_>, index: usize, task: &NewTask) -> Result<Enqu
             Ok((task_id(row.get(0)?)?, PayloadDigest::from_bytes(row.get(1)?)))
         })?;
         match found {
+            // Written by an earlier try, and pruned since.
+            Some((existing, _)) if existing == id => return Ok(Enqueued::Created(id)),
             Some((existing, digest)) if digest != spec.payload.digest() => {
                 return Err(StoreError::KeyConflict { index, existing }.into());
             }

@@ -301,8 +301,8 @@ impl Worker {
         if !self.variant.ticket {
             sql.push(format!(
                 "UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = LEAST(attempt, 65534) + 1, \
-                 claims = LEAST(claims, 4294967294) + 1, claim_id = {id}, started_at = {now}, progress = NULL, \
-                 progress_message = NULL WHERE {} AND status = 0",
+                 claims = LEAST(claims, 4294967294) + 1, claim_id = {id}, started_at = {now} \
+                 WHERE {} AND status = 0",
                 within("id", ids)
             ));
         }

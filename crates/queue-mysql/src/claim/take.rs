@@ -83,8 +83,8 @@ impl Judged {
             // What the core's transition changes, for all of them at once.
             sql.push(format!(
                 "UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = attempt + 1, \
-                 claims = LEAST(claims, 4294967294) + 1, claim_id = {claim}, started_at = {started}, progress = NULL, \
-                 progress_message = NULL WHERE {} AND status = 0",
+                 claims = LEAST(claims, 4294967294) + 1, claim_id = {claim}, started_at = {started} \
+                 WHERE {} AND status = 0",
                 within("id", &ids)
             ));
             // The count of rows changed must be the count of rows taken.

@@ -146,6 +146,8 @@ pub(crate) struct Dispatcher {
     doubts: VecDeque<Ask>,
     /// Trips under way, those of `again` left out.
     trips: usize,
+    /// When the last one left.
+    left_at: Duration,
     /// Other calls under way.
     calls: usize,
     /// Claims under way or in doubt.
@@ -215,6 +217,7 @@ impl Dispatcher {
             failing: 0,
             doubts: VecDeque::new(),
             trips: 0,
+            left_at: now,
             calls: 0,
             asks: 0,
             reserved: Reserved { of_type: vec![0; types], ..Reserved::default() },
@@ -347,6 +350,7 @@ impl Dispatcher {
             (self.slots.len() > 0).then_some(self.next_tick),
             blocked.then_some(retry_at),
             claim_at,
+            self.gathered_at().map(|at| at.max(retry_at)),
             busy_at,
             self.stopping.as_ref().map(|stopping| stopping.next(now)),
         ]

@@ -141,6 +141,20 @@ pub async fn a_key_outlives_its_task(store: Subject) {
     );
 }
 
+/// A batch that is written again is answered as the first time, also when what it wrote was pruned meanwhile.
+pub async fn a_repeat_knows_its_own_key(store: Subject) {
+    let session = store.session().await;
+    let batch = store.named([with_payload("k", "1"), spec()]).await;
+    let wanted: Vec<_> = batch.iter().map(|task| Enqueued::Created(task.id)).collect();
+    assert_eq!(store.write(&batch).await.unwrap(), wanted);
+    let task = store.grab_one(session).await;
+    store.end(&task, complete()).await;
+    store.past(store.record(task.id).await.state.completed_at.unwrap()).await;
+    assert_eq!(store.prune(None, Duration::ZERO, 10).await.unwrap(), 1);
+    assert_eq!(store.write(&batch).await.unwrap(), wanted);
+    assert_eq!(store.get(task.id).await.unwrap(), None, "what has ended does not run again");
+}
+
 /// Deleting a task removes "every trace of it", so its key is free again.
 pub async fn a_deleted_task_frees_its_key(store: Subject) {
     let first = store.put(with_payload("k", "1")).await;

@@ -40,6 +40,7 @@ macro_rules! __conformance_cases {
                 concurrent_enqueues_with_one_key_write_one_task
                 keys_in_opposite_orders_do_not_deadlock
                 a_key_outlives_its_task
+                a_repeat_knows_its_own_key
                 a_deleted_task_frees_its_key
             }
             roundtrip {
@@ -129,6 +130,7 @@ macro_rules! __conformance_cases {
                 a_deleted_task_is_stale
                 a_stale_item_leaves_the_others_applied
                 a_settle_twice_in_a_batch_is_applied_once
+                two_ends_in_a_batch_are_judged_in_order
                 an_empty_batch_is_fine
                 the_longest_delays_are_kept
                 a_full_batch_is_applied

@@ -64,8 +64,14 @@ pub async fn of_others_is_not_affected_by_a_stale_one(store: Subject) {
     assert_eq!((percent(&store, tasks[0].id).await, percent(&store, tasks[1].id).await), (None, Some(3)));
 }
 
-/// "Progress is kept as it stands" when a run ends, however it does.
+/// "Progress is kept as it stands" when a run ends, however it does, and when the next one begins.
 pub async fn stays_when_a_run_ends(store: Subject) {
+    let (session, task) = store.running(spec()).await;
+    store.progress(vec![update(task.id, task.claim, 40)]).await.unwrap();
+    store.end(&task, Settlement::Requeue { delay: Duration::ZERO, kind: Requeue::Snooze }).await;
+    let again = store.grab_one(session).await;
+    assert_eq!((again.id, percent(&store, task.id).await), (task.id, Some(40)));
+    store.end(&again, complete()).await;
     for settlement in [complete(), Settlement::Requeue { delay: Duration::from_secs(60), kind: Requeue::Release }] {
         let (_, task) = store.running(spec()).await;
         store.progress(vec![update(task.id, task.claim, 40)]).await.unwrap();

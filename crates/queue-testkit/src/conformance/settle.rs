@@ -194,6 +194,15 @@ pub async fn a_settle_twice_in_a_batch_is_applied_once(store: Subject) {
     assert_eq!(store.attempts(task.id).await.unwrap().len(), 1);
 }
 
+/// Two ends of one run in one batch: the second is judged by what the first has come to.
+pub async fn two_ends_in_a_batch_are_judged_in_order(store: Subject) {
+    let (_, task) = store.running(TaskSpec { retry: Retry::DEFAULT.attempts(1), ..spec() }).await;
+    // By itself this would be refused: no attempt is left.
+    let retry = requeue(MINUTE, Requeue::Retry { error: "again".into() });
+    let ends = [complete(), retry].map(|end| Settle::by_holder(task.id, task.claim, end));
+    assert_eq!(store.settle(Arc::from(ends)).await.unwrap(), [Settled::Applied, Settled::Already(Status::Completed)]);
+}
+
 /// An empty batch is a batch.
 pub async fn an_empty_batch_is_fine(store: Subject) {
     assert_eq!(store.settle(Arc::from([])).await.unwrap(), []);

@@ -70,6 +70,11 @@ impl Database {
                 let taken =
                     kept.map(|row| (row.task, row.digest)).or_else(|| keys.get(&(&task.spec.task_type, key)).copied());
                 match taken {
+                    // Written by an earlier try, and pruned since.
+                    Some((existing, _)) if existing == task.id => {
+                        plans.push(Plan::Repeat);
+                        continue;
+                    }
                     Some((existing, before)) if before != digest => {
                         return Err(StoreError::KeyConflict { index, existing });
                     }

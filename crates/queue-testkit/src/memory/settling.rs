@@ -1,6 +1,6 @@
 //! How runs end, and how far they have come.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use queue_core::progress::ProgressUpdate;
 use queue_core::record::ATTEMPTS_MAX;
@@ -19,9 +19,7 @@ impl Database {
         now: Timestamp,
     ) -> Result<Vec<Settled>, StoreError> {
         limits.check_settle(batch.len())?;
-        for item in batch {
-            self.check_settle(item, now)?;
-        }
+        self.check_settle(batch, now)?;
         Ok(batch.iter().map(|item| self.settle_one(item, limits, now)).collect())
     }
 
@@ -33,18 +31,23 @@ impl Database {
     /// The state that it leads to, or the answer where it leads to none.
     fn outcome(&self, item: &Settle, now: Timestamp) -> Result<TaskState, Settled> {
         let row = self.rows.get(&item.task).ok_or(Settled::Stale)?;
-        transition(&row.state, &event(item), now).map_err(|error| match error {
-            TransitionError::AlreadySettled => Settled::Already(row.state.status),
-            _ => Settled::Stale,
-        })
+        outcome(&row.state, item, now)
     }
 
-    /// A settlement that would leave a row that cannot be is refused with the whole batch: nothing may write such a row.
-    fn check_settle(&self, item: &Settle, now: Timestamp) -> Result<(), StoreError> {
-        match self.outcome(item, now).ok().and_then(|state| state.defect()) {
-            Some(defect) => Err(StoreError::corrupt(Some(item.task), defect)),
-            None => Ok(()),
+    /// A settlement that would leave a row that cannot be is refused with the whole batch: nothing may write such a row. Each is
+    /// judged by what those before it have come to.
+    fn check_settle(&self, batch: &[Settle], now: Timestamp) -> Result<(), StoreError> {
+        let mut states = HashMap::new();
+        for item in batch {
+            let Some(row) = self.rows.get(&item.task) else { continue };
+            let state = states.get(&item.task).unwrap_or(&row.state);
+            let Ok(next) = outcome(state, item, now) else { continue };
+            if let Some(defect) = next.defect() {
+                return Err(StoreError::corrupt(Some(item.task), defect));
+            }
+            states.insert(item.task, next);
         }
+        Ok(())
     }
 
     fn settle_one(&mut self, item: &Settle, limits: &StoreLimits, now: Timestamp) -> Settled {
@@ -89,6 +92,14 @@ impl Database {
             }
         }
     }
+}
+
+/// The state that it leads to from this one, or the answer where it leads to none.
+fn outcome(state: &TaskState, item: &Settle, now: Timestamp) -> Result<TaskState, Settled> {
+    transition(state, &event(item), now).map_err(|error| match error {
+        TransitionError::AlreadySettled => Settled::Already(state.status),
+        _ => Settled::Stale,
+    })
 }
 
 const fn event(item: &Settle) -> Event<'_> {

@@ -134,7 +134,7 @@ UPDATE queue_session SET fenced_at = TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:0
 UPDATE queue_session SET lease_until = IF(# > ~ - @queue_now, ~, @queue_now + #) WHERE id = # AND fenced_at IS NULL
 UPDATE queue_session SET lease_until = IF(0 > ~ - @queue_now, ~, @queue_now + 0) WHERE id = # AND fenced_at IS NULL
 UPDATE queue_task FORCE INDEX (PRIMARY) SET progress = CASE id WHEN # THEN 50 WHEN # THEN 50 END, progress_message = CASE id WHEN # THEN ? WHEN # THEN ? END WHERE id IN ([#])
-UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = attempt + 1, claims = LEAST(claims, #) + 1, claim_id = #, started_at = ~, progress = NULL, progress_message = NULL WHERE (id BETWEEN # AND # OR id = # OR id BETWEEN # AND # OR id = # OR id BETWEEN # AND # OR id = #) AND status = 0
-UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = attempt + 1, claims = LEAST(claims, #) + 1, claim_id = #, started_at = ~, progress = NULL, progress_message = NULL WHERE id IN ([#]) AND status = 0
+UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = attempt + 1, claims = LEAST(claims, #) + 1, claim_id = #, started_at = ~ WHERE (id BETWEEN # AND # OR id = # OR id BETWEEN # AND # OR id = # OR id BETWEEN # AND # OR id = #) AND status = 0
+UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = attempt + 1, claims = LEAST(claims, #) + 1, claim_id = #, started_at = ~ WHERE id IN ([#]) AND status = 0
 UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 2, completed_at = @queue_now WHERE id IN ([#]) AND status = 1 AND claim_id = #
 UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 2, completed_at = TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6)) WHERE id = # AND status = 1 AND claim_id = #

@@ -14,16 +14,31 @@ use crate::pool::held::{Held, Stage};
 
 /// Trips under way at a time, at most; each takes a connection.
 const TRIPS_MAX: usize = 4;
-/// Settlements that are worth a trip beside one that is under way already, at least.
+/// What is worth a trip beside one that is under way already: less costs the server more than it gains by doing two things at once,
+/// and more so where other processes keep it busy.
+const TRIP_FULL: usize = 500;
+/// Unless none has left for so long, because the server is slow or far away, or something holds up the one under way; then
+/// so many settlements are worth a trip, at least.
+const TRIP_SLOW: Duration = Duration::from_millis(200);
 const TRIP_MIN: usize = 8;
-/// What a trip may take before others share with it: less is not worth a transaction more.
-const TRIP_FULL: usize = 128;
 
 impl Dispatcher {
     /// How much must have gathered for a trip beside one that is under way.
-    fn threshold(&self) -> usize {
+    fn threshold(&self, now: Duration) -> usize {
+        let least = if now >= self.slow_at() { TRIP_MIN } else { TRIP_FULL };
         // A store's batch may be smaller than what is worth a trip.
-        (self.config.concurrency / TRIPS_MAX).max(TRIP_MIN).min(self.batch_max)
+        (self.config.concurrency / TRIPS_MAX).max(least).min(self.batch_max)
+    }
+
+    /// From when on less is worth a trip beside those that are under way.
+    fn slow_at(&self) -> Duration {
+        self.left_at + TRIP_SLOW
+    }
+
+    /// When what has gathered beside a trip is worth one of its own, if nothing comes before.
+    pub(super) fn gathered_at(&self) -> Option<Duration> {
+        let waits = self.trips > 0 && self.trips < TRIPS_MAX && self.pending.len() >= self.threshold(self.slow_at());
+        waits.then(|| self.slow_at())
     }
 
     /// How many tasks one trip settles and claims, at most: where many end at once, several trips share them, so that the server
@@ -137,7 +152,7 @@ impl Dispatcher {
     pub(super) fn launch_trips(&mut self, now: Duration) {
         while self.trips < TRIPS_MAX {
             let settling = self.pending.len().min(self.trip_max());
-            let threshold = self.threshold();
+            let threshold = self.threshold(now);
             let may_claim = self.may_claim();
             let worth = if self.trips == 0 {
                 settling > 0 || (may_claim && now >= self.claim_at && self.room(0) > 0)
@@ -157,6 +172,7 @@ impl Dispatcher {
                 self.reserve(ask);
             }
             self.trips += 1;
+            self.left_at = now;
             self.leave(batch, ask);
         }
     }
