@@ -14,20 +14,33 @@ use crate::pool::held::{Held, Stage};
 
 /// Trips under way at a time, at most; each takes a connection.
 const TRIPS_MAX: usize = 4;
-/// What is worth a trip beside one that is under way already: less costs the server more than it gains by doing two things at once,
-/// and more so where other processes keep it busy.
-const TRIP_FULL: usize = 500;
-/// Unless none has left for so long, because the server is slow or far away, or something holds up the one under way; then
-/// so many settlements are worth a trip, at least.
+/// Two trips share what is held, where that is enough for two: the server works on one while this process works on the other.
+const SHARERS: usize = 2;
+/// What is worth a trip beside one that is under way, at least, where no other session is alive.
+const TRIP_MIN: usize = 64;
+/// What a trip may take before another shares with it.
+const TRIP_FULL: usize = 128;
+/// Both, where other sessions keep the server busy as well: small trips side by side then cost it more than they gain.
+const TRIP_SHARED: usize = 500;
+/// When none has left for so long, because the server is far away or something holds up the one under way, less is worth a trip.
 const TRIP_SLOW: Duration = Duration::from_millis(200);
-const TRIP_MIN: usize = 8;
+const TRIP_LEAST: usize = 8;
 
 impl Dispatcher {
     /// How much must have gathered for a trip beside one that is under way.
     fn threshold(&self, now: Duration) -> usize {
-        let least = if now >= self.slow_at() { TRIP_MIN } else { TRIP_FULL };
+        let (sharers, least) = match self.is_alone() {
+            _ if now >= self.slow_at() => (TRIPS_MAX, TRIP_LEAST),
+            true => (SHARERS, TRIP_MIN),
+            false => (SHARERS, TRIP_SHARED),
+        };
         // A store's batch may be smaller than what is worth a trip.
-        (self.config.concurrency / TRIPS_MAX).max(least).min(self.batch_max)
+        (self.config.concurrency / sharers).max(least).min(self.batch_max)
+    }
+
+    /// Whether no other session was alive when this one was renewed last.
+    fn is_alone(&self) -> bool {
+        self.board.live_sessions() <= 1
     }
 
     /// From when on less is worth a trip beside those that are under way.
@@ -41,10 +54,10 @@ impl Dispatcher {
         waits.then(|| self.slow_at())
     }
 
-    /// How many tasks one trip settles and claims, at most: where many end at once, several trips share them, so that the server
-    /// and this process work at the same time.
+    /// How many tasks one trip settles and claims, at most.
     fn trip_max(&self) -> usize {
-        (self.config.concurrency + self.config.prefetch).div_ceil(TRIPS_MAX).max(TRIP_FULL).min(self.batch_max)
+        let least = if self.is_alone() { TRIP_FULL } else { TRIP_SHARED };
+        (self.config.concurrency + self.config.prefetch).div_ceil(SHARERS).max(least).min(self.batch_max)
     }
 
     /// Whether a claim may leave at all.
