@@ -30,3 +30,5 @@ mod retention;
 mod sessions;
 #[path = "pool/shutdown.rs"]
 mod shutdown;
+#[path = "pool/trips.rs"]
+mod trips;
