@@ -213,6 +213,8 @@ impl<'a> Plan<'a> {
             plan.answers.push(Enqueued::Created(task.id));
             plan.write.push(*row);
         }
+        // Rows are written in the order of their keys, whatever the order of the batch.
+        plan.write.sort_unstable_by_key(|row| row.task.id);
         Ok(plan)
     }
 }

@@ -7,8 +7,8 @@ use queue_core::admin::Acted;
 use queue_core::{Payload, StoreLimits};
 use queue_runtime::testing::memory_queue;
 use queue_runtime::{
-    Budget, EnqueueError, Enqueued, Options, Priority, Queue, Retry, Start, Status, Task, TaskId, TaskSpec, TaskType,
-    Timestamp,
+    Budget, EnqueueError, Enqueued, Options, Priority, Queue, QueueName, Retry, Start, Status, Task, TaskId, TaskSpec,
+    TaskType, Timestamp,
 };
 use queue_testkit::MemoryStore;
 use serde::{Deserialize, Serialize};
@@ -139,6 +139,22 @@ async fn many_tasks_go_in_batches_that_the_store_takes() {
     assert!(ids.is_sorted() && ids.len() == 20, "{ids:?}");
     assert_eq!(queue.enqueued::<Welcome>(), tasks);
     assert!(queue.enqueue_all::<Welcome>([]).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn tasks_of_one_queue_and_priority_get_ids_that_follow_on_one_another() {
+    let queue = memory_queue();
+    let lanes = [("b", Priority::HIGH), ("a", Priority::LOW), ("b", Priority::LOW), ("a", Priority::LOW)];
+    let specs = (0..12).map(|number| {
+        let (name, priority) = lanes[number % lanes.len()];
+        let mut spec = TaskSpec::new(Welcome::TYPE, Payload::json(format!("{number}")));
+        (spec.queue, spec.priority) = (QueueName::new(name), priority);
+        spec
+    });
+    let ids: Vec<_> = queue.enqueue_specs(specs).await.unwrap().iter().map(|one| one.id().get()).collect();
+    let first = ids.iter().min().unwrap();
+    let places: Vec<_> = ids.iter().map(|id| id - first).collect();
+    assert_eq!(places, [9, 0, 6, 1, 10, 2, 7, 3, 11, 4, 8, 5], "in the order of the batch within each");
 }
 
 #[tokio::test]
