@@ -25,9 +25,14 @@ const ALWAYS: &[&str] = &[
     "pickup_p99_ms",
     "pickup_across_p50_ms",
     "pickup_across_p99_ms",
+    "idle_claim_p50_ms",
+    "idle_claim_p99_ms",
 ];
 /// Figures that only a server gives.
-const SERVER: &[&str] = &["statements_per_task", "commits_per_task", "idle_statements_per_second"];
+const SERVER: &[&str] =
+    &["statements_per_task", "commits_per_task", "idle_statements_per_second", "idle_rows_per_claim"];
+/// Figures that only a snapshot gives.
+const SNAPSHOT: &[&str] = &["idle_claim_fresh_p50_ms", "idle_claim_fresh_p99_ms"];
 
 fn positive(figures: &Value, names: &[&str]) {
     for name in names {
@@ -51,8 +56,8 @@ fn every_figure_is_there_and_nothing_stays() {
     let figures = bench(&room, "sqlite://queue.db", &["--payload", "300", "--types", "3", "--queues", "2"]).ok().json();
     positive(&figures, ALWAYS);
     assert_eq!((figures["engine"].as_str(), figures["types"].as_u64()), (Some("SQLite"), Some(3)));
-    for name in SERVER {
-        assert!(figures.as_object().unwrap().contains_key(*name) && figures[name].is_null(), "{name}: {figures}");
+    for name in [SERVER, SNAPSHOT].concat() {
+        assert!(figures.as_object().unwrap().contains_key(name) && figures[name].is_null(), "{name}: {figures}");
     }
     assert_eq!(left(&room), Vec::<String>::new());
     assert!(!room.path("queue.db").exists(), "the database that was named is not touched");
@@ -119,6 +124,7 @@ fn on_a_server(variable: &str) {
     let figures = room.run(&args).ok().json();
     positive(&figures, ALWAYS);
     positive(&figures, SERVER);
+    positive(&figures, SNAPSHOT);
 
     let bench = room.start(&["bench", "--database-url", server, "--tasks", "100000000"]);
     let own = format!("queue\\_bench\\_{}\\_%", bench.id());

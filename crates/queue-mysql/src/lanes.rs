@@ -28,6 +28,10 @@ const MARKS_MAX: usize = 10_000;
 /// Lanes that a look does not look at from the head, at most. The server takes ten times as long for each of them as for one that is
 /// looked at from the head and has nothing to pass over; and the statement must stay small.
 const BOUNDS_MAX: usize = 8;
+/// A look from the head that takes so much longer than looks mostly do passes over more than a few rows.
+const LOOK_SLOW: Duration = Duration::from_millis(3);
+/// The quickest look is forgotten by one part in so many with each that comes after: the server may be another one by then.
+const FORGETTING: u32 = 64;
 /// Lanes that are kept as those that have something due, at most.
 const EXPECTED_MAX: usize = 64;
 /// Rows that are passed over, at most.
@@ -115,14 +119,12 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
-    /// When the first row of the lane from there on is due: one seek, however many rows before it were removed and not yet purged.
+    /// When the first row of the lane from there on is due: one seek, which MySQL makes while it plans. However the statement is
+    /// written else, it reads the index from its beginning where its statistics say that the table is almost empty.
     fn first_sql(self) -> String {
-        format!(
-            "(SELECT run_at FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{} ORDER BY queue_id, suspect, priority_rank, \
-             run_at LIMIT 1)",
-            self.lane.condition(""),
-            Origin::Due(self.from).condition("")
-        )
+        let lane = self.lane.condition("");
+        let from = Origin::Due(self.from).condition("");
+        format!("(SELECT MIN(run_at) FROM queue_ready WHERE {lane}{from})")
     }
 }
 
@@ -135,6 +137,8 @@ pub(crate) struct Lanes {
     /// The queue that was served last.
     turn: Mutex<Option<u32>>,
     expected: Mutex<Expected>,
+    /// How long the quickest of the last looks took.
+    quickest: Mutex<Option<Duration>>,
 }
 
 /// Lanes that most likely have something due.
@@ -187,6 +191,29 @@ impl Lanes {
     pub(crate) fn tell(&self, now: Timestamp) {
         let mut expected = lock(&self.expected);
         expected.now = expected.now.max(now.as_micros());
+    }
+
+    /// A look on its own took so long. Where it took long from the head of the only lane there is, because much lies there that was
+    /// removed and cannot be purged, the looks of the next second begin behind that. Else none does: what is committed late would be
+    /// seen later. Nor where there are several lanes: a seek passes over what was removed from the lanes behind its own.
+    pub(crate) fn looked(&self, survey: &Survey, took: Duration) {
+        let quickest = {
+            let mut quickest = lock(&self.quickest);
+            let least = quickest.map_or(took, |quickest| took.min(quickest + quickest / FORGETTING));
+            *quickest.insert(least)
+        };
+        let &[(lane, first)] = survey.heads.as_slice() else { return };
+        if took < quickest + LOOK_SLOW {
+            return;
+        }
+        let young = survey.now.before(YOUNG).as_micros();
+        let clear = Some((first.unwrap_or(young).min(young), 0));
+        let mut marks = lock(&self.marks);
+        let mark = marks.entry((lane, 0)).or_default();
+        // What comes before is for a claim to find, which begins at the head as well.
+        if mark.passed <= clear {
+            *mark = Mark { passed: clear, swept: None, head_at: survey.now.as_micros(), at: mark.at };
+        }
     }
 
     /// What a committed claim found out.
@@ -315,6 +342,8 @@ pub(crate) struct Survey {
     pub(crate) type_id_max: u32,
     /// The lanes of queues that are not paused in which something waits, and when the first of it is due.
     pub(crate) lanes: Vec<(Lane, i64)>,
+    /// The ordinary lanes that were looked at, whether something waits or not; none where not all were looked at from the head.
+    pub(crate) heads: Vec<(Lane, Option<i64>)>,
 }
 
 impl Survey {
@@ -345,7 +374,7 @@ impl Survey {
 
     /// Reads the answers to [`sql`](Self::sql).
     pub(crate) fn read(replies: &[Reply], bounds: &[Bound]) -> Result<Self, Failure> {
-        let (mut survey, mut lanes, mut open) = (None, Vec::new(), HashSet::new());
+        let (mut survey, mut lanes, mut heads, mut open) = (None, Vec::new(), Vec::new(), HashSet::new());
         for row in rows_of(replies, 0) {
             let queue_id: u32 = value(row, 0)?;
             if queue_id == 0 {
@@ -354,11 +383,15 @@ impl Survey {
                     alive: value::<Option<i64>>(row, 3)? == Some(1),
                     type_id_max: value::<Option<u32>>(row, 4)?.unwrap_or(0),
                     lanes: Vec::new(),
+                    heads: Vec::new(),
                 });
                 continue;
             }
             open.insert(queue_id);
             read_lanes(row, &mut lanes)?;
+            if bounds.is_empty() {
+                heads.push((Lane { queue_id, suspect: false, rank: value(row, 1)? }, value(row, 2)?));
+            }
         }
         if let Some(row) = rows_of(replies, 1).first() {
             for (index, bound) in bounds.iter().enumerate().filter(|(_, bound)| open.contains(&bound.lane.queue_id)) {
@@ -369,7 +402,7 @@ impl Survey {
         }
         let mut survey = survey.ok_or_else(|| missing("the answer to a look at the lanes"))?;
         lanes.sort_unstable();
-        survey.lanes = lanes;
+        (survey.lanes, survey.heads) = (lanes, heads);
         Ok(survey)
     }
 }
@@ -432,9 +465,58 @@ mod tests {
         assert_eq!(lanes.bounds(), [Bound { lane: LANE, from: 500 }]);
         let sql = Survey::sql(None, &lanes.bounds());
         assert!(sql[0].contains("IF((l.queue_id, l.priority_rank) IN ((1,0)), NULL, "), "{sql:?}");
-        assert!(sql[1].contains("run_at >= 500 "), "{sql:?}");
+        assert!(sql[1].contains("run_at >= 500)"), "{sql:?}");
         // It is time to look at the head again.
         lanes.tell(at(11));
+        assert_eq!(lanes.bounds(), []);
+    }
+
+    /// A look that shows when the first row of [`LANE`] is due.
+    fn survey(first: Option<i64>) -> Survey {
+        Survey { now: at(10), alive: true, type_id_max: 0, lanes: Vec::new(), heads: vec![(LANE, first)] }
+    }
+
+    #[test]
+    fn looks_begin_behind_what_cannot_be_purged_where_the_head_took_long() {
+        let (quick, slow) = (Duration::from_millis(1), Duration::from_millis(9));
+        let lanes = Lanes::default();
+        lanes.looked(&survey(None), quick);
+        lanes.tell(at(10));
+        assert_eq!(lanes.bounds(), []);
+        lanes.looked(&survey(None), slow);
+        let young = at(10).as_micros() - 200_000;
+        assert_eq!(lanes.bounds(), [Bound { lane: LANE, from: young }]);
+        lanes.tell(at(11));
+        assert_eq!(lanes.bounds(), [], "it is time to look at the head again");
+
+        let lanes = Lanes::default();
+        lanes.tell(at(10));
+        lanes.looked(&survey(None), quick);
+        lanes.looked(&survey(Some(500)), slow);
+        assert_eq!(lanes.bounds(), [Bound { lane: LANE, from: 500 }], "what waits is seen");
+    }
+
+    #[test]
+    fn a_row_before_what_was_passed_is_left_to_a_look_from_the_head() {
+        let lanes = Lanes::default();
+        lanes.saw([seen((700, 7), None)], at(9));
+        lanes.tell(at(10));
+        lanes.looked(&survey(None), Duration::from_millis(1));
+        lanes.looked(&survey(Some(500)), Duration::from_millis(9));
+        assert_eq!(lanes.bounds(), []);
+        assert_eq!(lanes.start(LANE, 0, at(10)).sweep, Some(Origin::Head));
+    }
+
+    #[test]
+    fn a_server_far_away_is_not_taken_for_one_with_much_to_purge() {
+        let lanes = Lanes::default();
+        lanes.tell(at(10));
+        lanes.looked(&survey(None), Duration::from_millis(1));
+        let bounded = Survey { heads: Vec::new(), ..survey(None) };
+        for _ in 0..200 {
+            lanes.looked(&bounded, Duration::from_millis(9));
+        }
+        lanes.looked(&survey(None), Duration::from_millis(9));
         assert_eq!(lanes.bounds(), []);
     }
 

@@ -32,6 +32,10 @@ impl Times {
         Self(times)
     }
 
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The time within which so much of a hundred was done, in milliseconds.
     pub(super) fn percentile_ms(&self, percent: usize) -> f64 {
         let index = (self.0.len() * percent).div_ceil(100).saturating_sub(1);

@@ -3,6 +3,7 @@
 
 mod draining;
 mod enqueueing;
+mod idle;
 mod latency;
 mod memory;
 mod options;
@@ -20,13 +21,13 @@ use std::time::Duration;
 
 use queue_runtime::{Queue, Retention, TaskSpec};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{interval, sleep};
+use tokio::time::interval;
 
 pub(crate) use self::options::Bench;
 use self::options::Part;
 use self::place::Place;
 use self::report::Figures;
-use self::workload::{PRUNED, STOP, Workload, failed, pool, queue as named};
+use self::workload::{PRUNED, Workload, failed, queue as named};
 use crate::database::Database;
 use crate::failure::{Failure, Outcome};
 use crate::output::{Output, grouped};
@@ -34,8 +35,6 @@ use crate::progress::Spinner;
 
 /// How often the line on the terminal is renewed.
 const SHOW: Duration = Duration::from_millis(100);
-/// How long a pool is left alone before it counts as idle.
-const SETTLE: Duration = Duration::from_secs(1);
 /// Seconds that each measurement of single enqueues takes, about.
 const SINGLES: f64 = 2.0;
 /// A caller alone is tried with so many tasks first.
@@ -86,10 +85,19 @@ impl<'a> Measuring<'a> {
         let queue = self.place.open().await?;
         let work = Arc::new(Workload::new(options)?);
         self.fill(&queue, &work).await?;
-        if options.measures(Part::Enqueue) || options.measures(Part::Drain) || options.measures(Part::Latency) {
+        if options.needs_tasks() {
             self.bulk(&queue, &work, &mut figures).await?;
+        }
+        let snapshot = match self.place.server().filter(|_| options.snapshot) {
+            Some(server) => Some(server.snapshot().await?),
+            None => None,
+        };
+        if options.needs_drain() {
             self.drain(&queue, &work, &mut figures).await?;
         }
+        // Under the snapshot, if there is one: what was drained lies there still.
+        self.idle(&queue, &work, &mut figures).await?;
+        drop(snapshot);
         if options.measures(Part::Singles) {
             self.singles(&queue, &work, &mut figures).await?;
         }
@@ -98,9 +106,6 @@ impl<'a> Measuring<'a> {
         }
         if options.measures(Part::Pickup) {
             self.pickup(&queue, &work, &mut figures).await?;
-        }
-        if options.measures(Part::Idle) {
-            self.idle(&queue, &work, &mut figures).await?;
         }
         Ok(figures)
     }
@@ -174,19 +179,11 @@ impl<'a> Measuring<'a> {
 
     async fn drain(&mut self, queue: &Queue, work: &Workload, figures: &mut Figures) -> Outcome {
         let options = self.options;
-        if !options.measures(Part::Drain) && !options.measures(Part::Latency) {
-            return Ok(());
-        }
-        let snapshot = match self.place.server().filter(|_| options.snapshot) {
-            Some(server) => Some(server.snapshot().await?),
-            None => None,
-        };
         let before = self.place.counters().await?;
         let retention = if options.retention { PRUNED } else { Retention::FOREVER };
         let url = self.place.database().url();
         let draining = draining::drain(queue, url, work, options, retention, options.tasks, &self.done);
         let drained = self.watch("draining", options.tasks, draining).await?;
-        drop(snapshot);
         let tasks = options.tasks as f64;
         figures.drain_per_second = Some(enqueueing::rate(options.tasks, drained.took));
         figures.prune_per_second = options.retention.then(|| enqueueing::rate(drained.pruned, drained.took));
@@ -243,25 +240,25 @@ impl<'a> Measuring<'a> {
     }
 
     async fn idle(&mut self, queue: &Queue, work: &Workload, figures: &mut Figures) -> Outcome {
-        if self.place.server().is_none() {
+        if !self.options.measures(Part::Idle) {
             return Ok(());
         }
-        let options = self.options;
-        let running = pool(queue, &work.types, vec![named("idle")?], options.concurrency, |_| {}).start().await;
-        let running = running.map_err(|error| failed("cannot start the pool", error))?;
         self.spinner.say("an idle pool".to_owned());
-        sleep(SETTLE.min(options.watch)).await;
-        let before = self.place.counters().await?;
-        let clock = queue.clock();
-        let began = clock.monotonic();
-        sleep(options.watch).await;
-        let seconds = clock.monotonic().saturating_sub(began).as_secs_f64().max(1e-9);
-        if let Some((after, before)) = self.place.counters().await?.zip(before) {
-            let cost = after.since(&before);
-            figures.idle_statements_per_second = Some(cost.statements as f64 / seconds);
-            figures.idle_writes_per_second = Some(cost.writes as f64 / seconds);
+        let idle = idle::watch(self.place, queue, work, self.options).await?;
+        figures.idle_claim_p50_ms = Some(idle.claims.percentile_ms(50));
+        figures.idle_claim_p99_ms = Some(idle.claims.percentile_ms(99));
+        if let Some(cost) = idle.cost {
+            figures.idle_statements_per_second = Some(cost.statements as f64 / idle.seconds);
+            figures.idle_writes_per_second = Some(cost.writes as f64 / idle.seconds);
+            figures.idle_rows_per_claim = Some(cost.rows as f64 / idle.claims.len().max(1) as f64);
         }
-        running.shutdown(STOP).await.map_err(|error| failed("the pool", error))?;
+        if self.options.snapshot {
+            self.spinner.say("an idle pool that has just connected".to_owned());
+            let fresh = self.place.open().await?;
+            let idle = idle::watch(self.place, &fresh, work, self.options).await?;
+            figures.idle_claim_fresh_p50_ms = Some(idle.claims.percentile_ms(50));
+            figures.idle_claim_fresh_p99_ms = Some(idle.claims.percentile_ms(99));
+        }
         Ok(())
     }
 }

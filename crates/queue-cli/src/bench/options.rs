@@ -46,7 +46,7 @@ pub(crate) struct Bench {
     /// as much history as there are tasks
     #[arg(long)]
     pub(crate) retention: bool,
-    /// Hold a consistent snapshot open during the drain, as a backup does (not with SQLite)
+    /// Hold a consistent snapshot open during the drain, and while a pool is idle after it, as a backup does (not with SQLite)
     #[arg(long)]
     pub(crate) snapshot: bool,
     /// Measure only this; what it needs is done unmeasured [default: everything]
@@ -82,5 +82,15 @@ impl Bench {
 
     pub(crate) fn measures(&self, part: Part) -> bool {
         self.only.is_empty() || self.only.contains(&part)
+    }
+
+    /// Whether anything is measured that takes tasks enqueued in bulk.
+    pub(crate) fn needs_tasks(&self) -> bool {
+        self.measures(Part::Enqueue) || self.needs_drain()
+    }
+
+    /// Whether anything is measured that takes a drain: an idle pool does where a snapshot keeps what was drained.
+    pub(crate) fn needs_drain(&self) -> bool {
+        self.measures(Part::Drain) || self.measures(Part::Latency) || (self.snapshot && self.measures(Part::Idle))
     }
 }

@@ -44,6 +44,11 @@ pub(super) struct Figures {
     pub(super) pickup_across_p99_ms: Option<f64>,
     pub(super) idle_statements_per_second: Option<f64>,
     pub(super) idle_writes_per_second: Option<f64>,
+    pub(super) idle_rows_per_claim: Option<f64>,
+    pub(super) idle_claim_p50_ms: Option<f64>,
+    pub(super) idle_claim_p99_ms: Option<f64>,
+    pub(super) idle_claim_fresh_p50_ms: Option<f64>,
+    pub(super) idle_claim_fresh_p99_ms: Option<f64>,
 }
 
 impl Figures {
@@ -93,7 +98,7 @@ impl Figures {
         Ok(())
     }
 
-    fn rows(&self) -> [(&'static str, Option<f64>, &'static str); 21] {
+    fn rows(&self) -> [(&'static str, Option<f64>, &'static str); 26] {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         [
             ("enqueue, in bulk", self.enqueue_per_second, "tasks/s"),
@@ -117,6 +122,11 @@ impl Figures {
             ("  p99", self.pickup_across_p99_ms, "ms"),
             ("an idle pool's statements", self.idle_statements_per_second, "per s"),
             ("an idle pool's writes", self.idle_writes_per_second, "per s"),
+            ("an idle claim reads", self.idle_rows_per_claim, "rows"),
+            ("  takes, p50", self.idle_claim_p50_ms, "ms"),
+            ("  p99", self.idle_claim_p99_ms, "ms"),
+            ("  of a pool that has just connected, p50", self.idle_claim_fresh_p50_ms, "ms"),
+            ("  p99", self.idle_claim_fresh_p99_ms, "ms"),
         ]
     }
 }

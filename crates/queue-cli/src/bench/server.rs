@@ -24,6 +24,8 @@ pub(super) struct Counters {
     pub(super) commits: u64,
     /// Statements that insert, update, replace or delete.
     pub(super) writes: u64,
+    /// Rows that the tables' engine has given out.
+    pub(super) rows: u64,
     /// `None` where the account may not know, or there is no binlog.
     pub(super) binlog_bytes: Option<u64>,
     /// Statements of the bench's own among them.
@@ -37,6 +39,7 @@ impl Counters {
             statements: self.statements.saturating_sub(before.statements).saturating_sub(self.own - before.own),
             commits: self.commits.saturating_sub(before.commits),
             writes: self.writes.saturating_sub(before.writes),
+            rows: self.rows.saturating_sub(before.rows),
             binlog_bytes: self.binlog_bytes.zip(before.binlog_bytes).map(|(now, then)| now.saturating_sub(then)),
             own: 0,
         }
@@ -116,6 +119,7 @@ impl Server {
                 "com_delete_multi",
                 "com_update_multi",
             ]),
+            rows: sum(&["innodb_rows_read"]),
             binlog_bytes,
             own,
         })
@@ -168,10 +172,11 @@ mod tests {
 
     #[test]
     fn looking_at_the_counters_is_not_counted() {
-        let before = Counters { statements: 100, commits: 7, writes: 5, binlog_bytes: Some(1_000), own: 3 };
-        let after = Counters { statements: 152, commits: 8, writes: 9, binlog_bytes: Some(1_500), own: 5 };
+        let before = Counters { statements: 100, commits: 7, writes: 5, rows: 40, binlog_bytes: Some(1_000), own: 3 };
+        let after = Counters { statements: 152, commits: 8, writes: 9, rows: 61, binlog_bytes: Some(1_500), own: 5 };
         let since = after.since(&before);
         assert_eq!((since.statements, since.commits, since.writes, since.binlog_bytes), (50, 1, 4, Some(500)));
+        assert_eq!(since.rows, 21);
         assert_eq!(Counters { binlog_bytes: None, ..after }.since(&before).binlog_bytes, None);
     }
 }

@@ -15,6 +15,8 @@ mod trip;
 pub(crate) use resolve::ResolveClaim;
 pub(crate) use trip::SettleAndClaim;
 
+use std::time::Instant;
+
 use queue_core::admission::Admission;
 use queue_core::{ClaimReply, ClaimRequest, Claimed, StoreError};
 use sqlx::Row as _;
@@ -90,6 +92,7 @@ impl Claim {
         sql.extend(Survey::sql((!within).then_some(session), &bounds));
         let looked = sql.len();
         sql.extend(guess.iter().flat_map(Guess::sql).cloned());
+        let began = Instant::now();
         let mut replies = if within && !begun { conn.begin_all(sql).await? } else { conn.run_all(sql).await? };
         let found = replies.split_off(looked.min(replies.len()));
         let look = replies.split_off(before.min(replies.len()));
@@ -98,6 +101,9 @@ impl Claim {
         }
         let survey = Survey::read(&look, &bounds)?;
         inner.lanes.tell(survey.now);
+        if !within {
+            inner.lanes.looked(&survey, began.elapsed());
+        }
         let guessed = guess.map(|guess| (guess, found));
         Ok(survey.alive.then_some(Opening { survey, turn, begun: within, guessed }))
     }
