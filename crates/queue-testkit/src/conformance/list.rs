@@ -81,6 +81,7 @@ macro_rules! __conformance_cases {
                 suspects_go_beside_ordinary_tasks
                 many_suspects_hide_no_ordinary_task
                 what_has_no_room_is_still_due
+                what_does_not_fit_is_still_due
             }
             turns {
                 a_long_queue_starves_no_other
