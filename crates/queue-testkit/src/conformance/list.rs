@@ -150,6 +150,7 @@ macro_rules! __conformance_cases {
             progress {
                 is_recorded
                 of_a_stale_claim_is_dropped
+                of_one_task_is_that_of_its_current_claim
                 of_others_is_not_affected_by_a_stale_one
                 stays_when_a_run_ends
             }
