@@ -476,6 +476,7 @@ impl<'a> Offer<'a> {
                     suspect: lane_work.lane.suspect,
                     bytes: found.row.body_bytes,
                 });
+                let runs = verdict == Verdict::Run;
                 let verdict = match verdict {
                     Verdict::Run => {
                         let key = ReadyKey {
@@ -507,7 +508,8 @@ impl<'a> Offer<'a> {
                     continue;
                 }
                 self.last_queue = Some(work.id);
-                if let Some((_, left)) = self.limited.iter_mut().find(|(limited, _)| *limited == type_id) {
+                let limited = self.limited.iter_mut().find(|(limited, _)| runs && *limited == type_id);
+                if let Some((_, left)) = limited {
                     *left = left.saturating_sub(1);
                 }
                 if lane_work.intact {
