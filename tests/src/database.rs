@@ -25,8 +25,12 @@ pub struct Database {
     url: String,
     server: String,
     name: String,
+    accounts: Vec<String>,
     _folder: TempDir,
 }
+
+/// Of accounts of a database's own.
+const PASSWORD: &str = "a-long-password";
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
@@ -51,7 +55,7 @@ impl Database {
                 format!("{server}/{name}")
             }
         };
-        let database = Self { backend, url, server, name, _folder: folder };
+        let database = Self { backend, url, server, name, accounts: Vec::new(), _folder: folder };
         database.store().await.migrate().await.expect("the schema can be made");
         database
     }
@@ -60,6 +64,23 @@ impl Database {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The database's URL for an account of its own, which may read and write the tables and nothing else. It is removed with the
+    /// database.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be made; in a file there is none.
+    pub async fn account(&mut self, suffix: &str) -> String {
+        let account = format!("{}_{suffix}", self.name);
+        execute(&self.server, format!("CREATE USER '{account}'@'%' IDENTIFIED BY '{PASSWORD}'")).await;
+        self.accounts.push(account.clone());
+        let rights = "SELECT, INSERT, UPDATE, DELETE";
+        execute(&self.server, format!("GRANT {rights} ON {}.* TO '{account}'@'%'", self.name)).await;
+        let (scheme, place) = self.url.split_once("://").expect("a URL");
+        let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+        format!("{scheme}://{account}:{PASSWORD}@{place}")
     }
 
     /// Its store.
@@ -91,11 +112,15 @@ impl Drop for Database {
         if self.backend == Backend::Sqlite {
             return;
         }
-        let (server, drop) = (self.server.clone(), format!("DROP DATABASE IF EXISTS {}", self.name));
+        let server = self.server.clone();
+        let accounts = self.accounts.iter().map(|account| format!("DROP USER IF EXISTS '{account}'@'%'"));
+        let drops: Vec<_> = accounts.chain([format!("DROP DATABASE IF EXISTS {}", self.name)]).collect();
         // A runtime cannot be entered from within another one, so this goes to a thread.
         let dropping = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(execute(&server, drop));
+            for drop in drops {
+                runtime.block_on(execute(&server, drop));
+            }
         });
         let dropped = dropping.join();
         assert!(dropped.is_ok() || thread::panicking(), "the test's database could not be dropped");

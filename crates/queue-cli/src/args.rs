@@ -128,7 +128,9 @@ task, with what it printed as the result if that is JSON; 65 fails it for good; 
 standard error as the error. A line `progress: 40 halfway` on standard error reports progress. When the task is cancelled or \
 out of time, the program and what it started get SIGTERM, then SIGKILL.
 
-Ctrl-C lets running programs end within the grace; a second one stops now, and their tasks go back to the queue.")]
+Ctrl-C lets running programs end within the grace; a second one stops now, and their tasks go back to the queue.
+
+Once it works it waits out an outage of the database. At its start it does not: it says what is wrong and exits with 1, for a supervisor to start it again (docs/OPERATIONS.md has a unit for systemd).")]
 pub(crate) struct Work {
     /// Run PROGRAM for each task of TYPE; words after it are its arguments, no shell is involved (repeatable)
     #[arg(long, value_name = "TYPE=PROGRAM", required = true)]

@@ -115,13 +115,15 @@ fn a_server_that_refuses_or_is_down() {
     let refused = room.run(&["enqueue", "a", "--database-url", &wrong]).fails(1, "refuses access").hints("password");
     let down = room.run(&["stats", "--database-url", "mysql://app:hunter2@127.0.0.1:1/x"]).fails(1, "cannot reach");
     let down = down.hints("start the server");
+    let work = ["work", "--exec", "a=true", "--database-url", "mysql://app:hunter2@127.0.0.1:1/x"];
+    let work = room.run(&work).fails(1, "connection refused; is the server running there?").hints("start the server");
     let both = room.run(&["stats", "--database-url", "mysql://app:hunter2@127.0.0.1:1,127.0.0.1:2/x"]);
     let both =
         both.fails(1, "none of its hosts takes writes: 127.0.0.1:1: connection refused; 127.0.0.1:2: connection");
     let both = both.hints("name every member of the replication group");
     let missing = room.run(&["stats", "--database-url", &format!("{}_none", database.url)]);
     let missing = missing.fails(1, "_none");
-    for ran in [refused, down, both, missing] {
+    for ran in [refused, down, work, both, missing] {
         assert!(!ran.err.contains("hunter2") && !ran.err.contains(":secret@"), "{ran:?}");
     }
     assert!(!room.path("queue.db").exists());

@@ -327,7 +327,8 @@ pub trait TaskAdmin: Send + Sync + Debug {
     /// Sessions, the latest first, 1,000 at most.
     async fn sessions(&self) -> Result<Vec<SessionRecord>, StoreError>;
 
-    /// Tells the pool of this session to drain and stop. `false` when there is no such session.
+    /// Tells the pool of this session to drain and stop. `false` when there is no such session; one that was fenced and holds
+    /// nothing may be gone already or not.
     async fn request_drain(&self, session: crate::ids::SessionId, actor: &str) -> Result<bool, StoreError>;
 
     /// Removes ended tasks (of this status, or of both) that ended longer ago than `older_than`, the oldest first, `limit` at most

@@ -79,12 +79,16 @@ impl<'a> Admission<'a> {
         if !served {
             return self.end(Verdict::Unregister);
         }
-        if self.left.tasks == 0 || (self.admitted > 0 && candidate.bytes > self.left.bytes) {
+        if self.left.tasks == 0 {
             return Verdict::Full;
         }
         let of_type = self.left.per_type.iter_mut().find(|(name, _)| name == candidate.task_type).map(|(_, left)| left);
         if of_type.as_ref().is_some_and(|left| **left == 0) || (candidate.suspect && self.left.suspects == 0) {
             return Verdict::Skip;
+        }
+        // Last: what would not run however small it were must hide nothing because of its size.
+        if self.admitted > 0 && candidate.bytes > self.left.bytes {
+            return Verdict::Full;
         }
         if let Some(left) = of_type {
             *left -= 1;

@@ -237,7 +237,8 @@ pub enum Settled {
     Applied,
     /// It had been written before, by this very settle or in the user's own transaction, and led to this status.
     Already(Status),
-    /// The claim is no longer current: nothing was written.
+    /// The claim is no longer current: nothing was written now. Had an earlier try no answer, that one may have been, and the
+    /// task been claimed anew since: what it left on the row is gone then.
     Stale,
 }
 

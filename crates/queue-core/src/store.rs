@@ -144,7 +144,8 @@ pub trait TaskStore: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// After any transient error repeat the same batch: what was written answers `Already`.
+    /// After any transient error repeat the same batch: what was written answers `Already`, or `Stale` where the task has been
+    /// claimed anew since. A store that repeats it by itself answers no differently.
     async fn settle(&self, batch: Arc<[Settle]>) -> Result<Vec<Settled>, StoreError>;
 
     /// Settles and claims in one trip. Backends with a faster way than one after the other override it.

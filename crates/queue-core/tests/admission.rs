@@ -56,6 +56,18 @@ fn limited_types_and_suspects_are_skipped_and_not_waited_for() {
 }
 
 #[test]
+fn what_has_no_room_of_its_own_is_skipped_however_large_it_is() {
+    let capacity = Capacity { suspects: 0, per_type: vec![(RARE.clone(), 0)], bytes: 25, ..Capacity::of(9) };
+    let request = request(capacity);
+    let mut admission = Admission::new(&request, NOW);
+    let rare = Candidate { bytes: 99, ..candidate(&RARE) };
+    let suspect = Candidate { suspect: true, bytes: 99, ..candidate(&MAIL) };
+    let verdicts = [candidate(&MAIL), rare, suspect, candidate(&MAIL), candidate(&MAIL)];
+    let verdicts = verdicts.map(|one| admission.admit(&one));
+    assert_eq!(verdicts, [Verdict::Run, Verdict::Skip, Verdict::Skip, Verdict::Run, Verdict::Full]);
+}
+
+#[test]
 fn spent_budgets_end_without_taking_a_slot() {
     let request = request(Capacity::of(0));
     let mut admission = Admission::new(&request, NOW);

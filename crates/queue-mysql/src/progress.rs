@@ -26,8 +26,8 @@ impl Operation for Record {
     const REPEATABLE: bool = true;
 
     async fn attempt(&mut self, _: &Inner, conn: &mut Conn) -> Result<(), Failure> {
-        // The latest word of each task counts.
-        let latest: BTreeMap<_, _> = self.batch.iter().map(|update| (update.task, update)).collect();
+        // The latest word under each claim counts; which claim is current, the row says.
+        let latest: BTreeMap<_, _> = self.batch.iter().map(|update| ((update.task, update.claim), update)).collect();
         let latest: Vec<_> = latest.into_values().collect();
         for updates in latest.chunks(CHUNK) {
             let sql = format!(

@@ -10,7 +10,7 @@ use crate::history::{Answer, Event, Fact, FinalTask, History, How, To};
 struct Letters {
     sent: usize,
     answered: usize,
-    accepted: bool,
+    may_be_written: bool,
 }
 
 /// The settlements by reapers without a journal, as far as failed attempts tell of them: each such attempt left a row, and no
@@ -32,7 +32,7 @@ pub(super) fn unrecorded(history: &History, tasks: &[FinalTask]) -> Vec<Event> {
             Fact::Settled { task, claim, to, answer, .. } if spends(to) => {
                 let letters = letters.entry((task, claim)).or_default();
                 letters.answered += 1;
-                letters.accepted |= answer != Answer::Stale;
+                letters.may_be_written |= answer != Answer::Stale;
             }
             _ => {}
         }
@@ -44,7 +44,7 @@ pub(super) fn unrecorded(history: &History, tasks: &[FinalTask]) -> Vec<Event> {
         .flat_map(|task| task.attempts.iter().filter(|(_, how)| how == "retried").map(|row| (task.id, row.0)))
     {
         let Some(&claim) = claims.get(&(task, fence)) else { continue };
-        let told = letters.get(&(task, claim)).is_some_and(|one| one.accepted || one.sent > one.answered);
+        let told = letters.get(&(task, claim)).is_some_and(|one| one.may_be_written || one.sent > one.answered);
         if !told {
             // Not later than this: the task was claimed again.
             let next = known_at.range((task, fence + 1)..(task + 1, 0)).map(|(_, at)| *at).next();
@@ -150,6 +150,11 @@ mod tests {
         let answered = |answer| Fact::Settled { task: 5, claim: 70, to, by_reaper: false, since: 20, answer };
         let event = |answer| Event { at: 25, process: 1, fact: answered(answer) };
         assert_eq!(found(&[sent(20, to), event(Answer::Applied)]), []);
+        assert_eq!(
+            found(&[sent(20, to), event(Answer::Unclear)]),
+            [],
+            "a try before the last one may have been written"
+        );
         assert_eq!(found(&[sent(20, to), event(Answer::Stale)]).len(), 2);
     }
 }

@@ -25,12 +25,13 @@ struct Letter {
 
 impl Letter {
     fn is_accepted(&self) -> bool {
-        self.answers.iter().any(|(_, answer)| *answer != Answer::Stale)
+        self.answers.iter().any(|(_, answer)| answer.is_accepted())
     }
 
-    /// Whether it may have been written: it was, or a try of it was never answered.
+    /// Whether it may have been written: it was, or of a try of it that is not known.
     fn may_be_written(&self) -> bool {
-        self.is_accepted() || self.sent.len() > self.answers.len()
+        let unclear = || self.answers.iter().any(|(_, answer)| *answer == Answer::Unclear);
+        self.is_accepted() || self.sent.len() > self.answers.len() || unclear()
     }
 
     fn first_sent(&self) -> u64 {
@@ -133,7 +134,7 @@ impl Chain {
         tally.starts += starts;
         tally.reruns += starts.saturating_sub(1);
         for ((to, by_reaper), letter) in self.holds.values().flat_map(|hold| &hold.letters) {
-            let stale = letter.answers.iter().filter(|(_, answer)| *answer == Answer::Stale).count() as u64;
+            let stale = letter.answers.iter().filter(|(_, answer)| !answer.is_accepted()).count() as u64;
             tally.stale += stale;
             // The last allowed attempt of a lost worker is failed by the reaper.
             let lost = *to == To::Recovered || *by_reaper;

@@ -135,15 +135,27 @@ pub enum Answer {
     Already,
     /// The claim is not current; nothing was written.
     Stale,
+    /// The claim is not current, says the last of several tries that the store made by itself. What became of the tries before
+    /// it is not known: one of them may have been written, and the task claimed anew since.
+    Unclear,
 }
 
-impl From<Settled> for Answer {
-    fn from(settled: Settled) -> Self {
+impl Answer {
+    /// What a store says, having `repeated` or not what it may have written already.
+    #[must_use]
+    pub const fn of(settled: Settled, repeated: bool) -> Self {
         match settled {
             Settled::Applied => Self::Applied,
             Settled::Already(_) => Self::Already,
+            Settled::Stale if repeated => Self::Unclear,
             Settled::Stale => Self::Stale,
         }
+    }
+
+    /// Whether it was written.
+    #[must_use]
+    pub const fn is_accepted(self) -> bool {
+        matches!(self, Self::Applied | Self::Already)
     }
 }
 
@@ -182,6 +194,15 @@ mod tests {
         assert_eq!(serde_json::from_str::<Event>(&line).unwrap(), event);
         let killed = Event { at: 6, process: 1, fact: Fact::ProcessKilled };
         assert_eq!(serde_json::from_str::<Event>(r#"{"at":6,"process":1,"fact":"process_killed"}"#).unwrap(), killed);
+    }
+
+    #[test]
+    fn only_what_was_repeated_and_came_too_late_is_unclear() {
+        let answers = [Settled::Applied, Settled::Already(queue_core::Status::Queued), Settled::Stale];
+        let of = |repeated| answers.map(|settled| Answer::of(settled, repeated));
+        assert_eq!(of(false), [Answer::Applied, Answer::Already, Answer::Stale]);
+        assert_eq!(of(true), [Answer::Applied, Answer::Already, Answer::Unclear]);
+        assert_eq!(of(true).map(Answer::is_accepted), [true, true, false]);
     }
 
     #[test]

@@ -16,8 +16,13 @@ use queue_core::{
 
 use queue_testkit::around::Around;
 
-use super::event::{Fact, Operation, To};
+use super::event::{Answer, Fact, Operation, To};
 use super::journal::Journal;
+
+/// Of the kinds of [`TaskStore::retries`](queue_core::TaskStore::retries), those after which nobody knows what became of the try
+/// before: its connection was lost, or led to a server that is not the one to write to any more. After all others the server has
+/// said that it rolled back.
+const UNHEARD: [&str; 2] = ["reconnect", "moved"];
 
 /// Any store, with notes of what a process asks of it and is answered.
 ///
@@ -51,11 +56,25 @@ impl RecordingStore {
         }
     }
 
-    fn settled(&self, batch: &[Settle], since: u64, answers: &Result<Vec<Settled>, StoreError>) {
+    fn settled(&self, batch: &[Settle], asked: Asked, answers: &Result<Vec<Settled>, StoreError>) {
+        let Asked { since, repeats } = asked;
+        let repeated = self.repeats() > repeats;
         for (item, answer) in batch.iter().zip(answers.iter().flatten()) {
             let (task, claim, to, by_reaper) = letter(item);
-            self.journal.record(Fact::Settled { task, claim, to, by_reaper, since, answer: (*answer).into() });
+            let answer = Answer::of(*answer, repeated);
+            self.journal.record(Fact::Settled { task, claim, to, by_reaper, since, answer });
         }
+    }
+
+    fn asked(&self) -> Asked {
+        Asked { since: self.journal.now(), repeats: self.repeats() }
+    }
+
+    /// How often the store repeated by itself what may have been written already. Of which call, it does not say: one under way
+    /// beside it counts as well.
+    fn repeats(&self) -> u64 {
+        let unheard = self.inner.retries().into_iter().filter(|(kind, _)| UNHEARD.contains(kind));
+        unheard.map(|(_, count)| count).sum()
     }
 
     fn claimed(&self, session: SessionId, claimed: &Claimed) {
@@ -70,6 +89,14 @@ impl RecordingStore {
             });
         }
     }
+}
+
+/// When a settlement was sent.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    since: u64,
+    /// What the store had repeated by then.
+    repeats: u64,
 }
 
 fn letter(item: &Settle) -> (u64, u64, To, bool) {
@@ -135,18 +162,18 @@ impl Around for RecordingStore {
     }
 
     async fn settle(&self, batch: Arc<[Settle]>) -> Result<Vec<Settled>, StoreError> {
-        let since = self.journal.now();
+        let asked = self.asked();
         self.settling(&batch);
         let answers = self.inner.settle(Arc::clone(&batch)).await;
-        self.settled(&batch, since, &answers);
+        self.settled(&batch, asked, &answers);
         answers
     }
 
     async fn settle_and_claim(&self, batch: Arc<[Settle]>, request: ClaimRequest) -> Trip {
-        let (since, session) = (self.journal.now(), request.session);
+        let (asked, session) = (self.asked(), request.session);
         self.settling(&batch);
         let trip = self.inner.settle_and_claim(Arc::clone(&batch), request).await;
-        self.settled(&batch, since, &trip.settled);
+        self.settled(&batch, asked, &trip.settled);
         if let Ok(ClaimReply::Claimed(claimed)) = &trip.claim {
             self.claimed(session, claimed);
         }

@@ -78,8 +78,8 @@ pub(super) struct Offer<'a> {
     avoided: HashSet<TaskId>,
     looked: usize,
     begun: bool,
-    /// The core said that no more fits.
-    full: bool,
+    /// The core said of a row that no more fits: this is when that one is due.
+    full_at: Option<i64>,
     last_queue: Option<u32>,
     left: Vec<Lane>,
 }
@@ -127,7 +127,7 @@ impl<'a> Offer<'a> {
             avoided,
             looked: 0,
             begun: false,
-            full: false,
+            full_at: None,
             last_queue: None,
             left: Vec::new(),
         }
@@ -194,7 +194,7 @@ impl<'a> Offer<'a> {
         mut first: Vec<Plan>,
     ) -> Result<bool, Failure> {
         for _ in 0..ROUNDS_MAX {
-            if admission.room() == 0 || self.full || self.looked >= LOOK_MAX {
+            if admission.room() == 0 || self.full_at.is_some() || self.looked >= LOOK_MAX {
                 break;
             }
             let plans = if first.is_empty() { self.plan(admission) } else { std::mem::take(&mut first) };
@@ -407,7 +407,7 @@ impl<'a> Offer<'a> {
         for (queue, lane, end, _) in ends {
             let work = &mut self.queues[queue].lanes[lane];
             work.there = 0;
-            if !self.full {
+            if self.full_at.is_none() {
                 work.last = work.last.max(Some(end));
                 work.next = work.last.map(Origin::After);
             }
@@ -476,6 +476,7 @@ impl<'a> Offer<'a> {
                     suspect: lane_work.lane.suspect,
                     bytes: found.row.body_bytes,
                 });
+                let runs = verdict == Verdict::Run;
                 let verdict = match verdict {
                     Verdict::Run => {
                         let key = ReadyKey {
@@ -497,7 +498,7 @@ impl<'a> Offer<'a> {
                         lane_work.intact = false;
                         lane_work.exhausted = false;
                         self.left.push(lane_work.lane);
-                        self.full = true;
+                        self.full_at.get_or_insert(position.0);
                         break;
                     }
                 };
@@ -507,7 +508,8 @@ impl<'a> Offer<'a> {
                     continue;
                 }
                 self.last_queue = Some(work.id);
-                if let Some((_, left)) = self.limited.iter_mut().find(|(limited, _)| *limited == type_id) {
+                let limited = self.limited.iter_mut().find(|(limited, _)| runs && *limited == type_id);
+                if let Some((_, left)) = limited {
                     *left = left.saturating_sub(1);
                 }
                 if lane_work.intact {
@@ -535,7 +537,7 @@ impl<'a> Offer<'a> {
         let now = self.now.as_micros();
         let is_spent = self.limited.iter().any(|(id, left)| *left == 0 && self.served.contains(id));
         let mut asks = Vec::new();
-        let mut known: Option<i64> = None;
+        let mut known = self.full_at;
         for (queue, work) in self.queues.iter().enumerate() {
             let condition = self.reach(queue);
             for work in &work.lanes {

@@ -14,9 +14,9 @@ use queue_core::diagnose::{Diagnose as _, Examination, Finding};
 use queue_core::progress::ProgressUpdate;
 use queue_core::session::{Renewal, SessionSpec};
 use queue_core::{
-    ClaimId, ClaimReply, ClaimRequest, ClaimedTask, Enqueued, ErrorKind, Migrate as _, NewTask, Nonce, Payload,
-    Percent, Progress, Scope, SessionId, Settle, Settled, Settlement, Status, TaskAdmin as _, TaskId, TaskResult,
-    TaskSpec, TaskStore as _, TaskType, Timestamp, Transactional as _,
+    Budget, ClaimId, ClaimReply, ClaimRequest, ClaimedTask, Enqueued, ErrorKind, Migrate as _, NewTask, Nonce, Payload,
+    Percent, Priority, Progress, Scope, SessionId, Settle, Settled, Settlement, Status, TaskAdmin as _, TaskId,
+    TaskResult, TaskSpec, TaskStore as _, TaskType, Timestamp, Transactional as _,
 };
 use queue_mysql::MySqlStore;
 use queue_testkit::conformance::Fixture as _;
@@ -57,6 +57,33 @@ async fn running(database: &Database) -> ClaimedTask {
     store.enqueue(new_tasks(store, 1).await).await.unwrap();
     let session = session(store).await;
     claim(store, session, 1, 1).await.pop().unwrap()
+}
+
+#[tokio::test]
+async fn what_ends_without_a_run_takes_no_room_of_its_type() {
+    end_and_claim_within_a_type(MYSQL).await;
+}
+
+#[tokio::test]
+async fn what_ends_without_a_run_takes_no_room_of_its_type_on_mariadb() {
+    end_and_claim_within_a_type(MARIADB).await;
+}
+
+/// A task whose budget is spent comes first; there is room for one of its type behind it.
+async fn end_and_claim_within_a_type(variable: &str) {
+    let database = Database::fresh(variable).await;
+    let store = database.store();
+    let mut tasks = new_tasks(store, 2).await.to_vec();
+    (tasks[0].spec.budget, tasks[0].spec.priority) = (Budget::of(Duration::ZERO), Priority::HIGH);
+    let ids = [tasks[0].id, tasks[1].id];
+    store.enqueue(tasks.into()).await.unwrap();
+    let capacity = Capacity { per_type: vec![(TYPE, 1)], ..Capacity::of(5) };
+    let (session, claim) = (session(store).await, ClaimId::new(1).unwrap());
+    let request = ClaimRequest { session, claim, scope: Scope::of([TYPE]), capacity };
+    let ClaimReply::Claimed(claimed) = store.claim(request).await.unwrap() else { panic!("fenced") };
+    let ended: Vec<_> = claimed.ended.iter().map(|ended| ended.id).collect();
+    let taken: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
+    assert_eq!((ended, taken), (vec![ids[0]], vec![ids[1]]));
 }
 
 fn complete(task: &ClaimedTask) -> Arc<[Settle]> {
@@ -202,30 +229,40 @@ async fn complete_within(variable: &str) {
 
 #[tokio::test]
 async fn a_user_transaction_with_an_old_snapshot_completes_or_is_to_be_run_again() {
-    complete_with_an_old_snapshot(MYSQL, false).await;
+    complete_with_an_old_snapshot(MYSQL, REPEATABLE, false).await;
 }
 
 #[tokio::test]
 async fn a_user_transaction_with_an_old_snapshot_completes_or_is_to_be_run_again_on_mariadb() {
-    // From 11.6 on it refuses to write rows that changed since the snapshot, unless it is told otherwise.
+    // From 11.6 on it refuses to write rows that changed since the snapshot, unless it is told otherwise. Earlier ones do when they
+    // are told to; the oldest cannot.
     let database = Database::fresh(MARIADB).await;
     let mut user = database.user().await;
-    let refuses = user.fetch_one("SELECT @@innodb_snapshot_isolation").await;
-    let refuses = refuses.is_ok_and(|row| row.try_get_unchecked::<i64, _>(0).unwrap() == 1);
-    complete_with_an_old_snapshot(MARIADB, refuses).await;
+    if user.execute("SET SESSION innodb_snapshot_isolation = ON").await.is_err() {
+        return complete_with_an_old_snapshot(MARIADB, REPEATABLE, false).await;
+    }
+    for (isolation, refuses) in [
+        ("SET innodb_snapshot_isolation = OFF; SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", false),
+        ("SET innodb_snapshot_isolation = ON; SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", true),
+        ("SET innodb_snapshot_isolation = ON; SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", false),
+    ] {
+        complete_with_an_old_snapshot(MARIADB, isolation, refuses).await;
+    }
 }
 
 #[tokio::test]
 async fn a_user_transaction_with_an_old_snapshot_completes_or_is_to_be_run_again_on_oceanbase() {
-    complete_with_an_old_snapshot(OCEANBASE, true).await;
+    complete_with_an_old_snapshot(OCEANBASE, REPEATABLE, true).await;
 }
 
-/// At REPEATABLE READ the task's progress is written after the snapshot of the user's transaction was taken.
-async fn complete_with_an_old_snapshot(variable: &str, refuses: bool) {
+const REPEATABLE: &str = "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ";
+
+/// The task's progress is written after the user's transaction has read something.
+async fn complete_with_an_old_snapshot(variable: &str, isolation: &'static str, refuses: bool) {
     let database = Database::fresh(variable).await;
     let (store, task) = (database.store(), running(&database).await);
     let mut user = database.user().await;
-    user.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+    user.execute(isolation).await.unwrap();
 
     let mut tx = user.begin().await.unwrap();
     tx.execute("SELECT COUNT(*) FROM queue_task").await.unwrap();

@@ -178,3 +178,20 @@ pub async fn what_has_no_room_is_still_due(store: Subject) {
     }
     assert_eq!(store.grab(session, 5).await.len(), 1);
 }
+
+/// What did not fit because of its bytes is due as well, behind what was taken; whether or not there are tasks of other types.
+pub async fn what_does_not_fit_is_still_due(store: Subject) {
+    let session = store.session().await;
+    for others in 0..2 {
+        let ids = store.put_all((0..4).map(|_| TaskSpec { payload: Payload::json(vec![b'1'; 100]), ..spec() })).await;
+        store.put_all((0..others).map(|_| of_type(OTHER))).await;
+        for (place, id) in ids.iter().enumerate() {
+            let mut request = store.request(session, 10);
+            request.capacity.bytes = 150;
+            let claimed = store.ask(request).await;
+            assert_eq!(claimed.tasks.iter().map(|task| task.id).collect::<Vec<_>>(), [*id]);
+            let more = claimed.next_due.is_some_and(|due| due <= claimed.now);
+            assert_eq!(more, place + 1 < ids.len(), "{place}: {claimed:?}");
+        }
+    }
+}

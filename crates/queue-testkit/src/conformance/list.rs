@@ -81,6 +81,7 @@ macro_rules! __conformance_cases {
                 suspects_go_beside_ordinary_tasks
                 many_suspects_hide_no_ordinary_task
                 what_has_no_room_is_still_due
+                what_does_not_fit_is_still_due
             }
             turns {
                 a_long_queue_starves_no_other
@@ -149,6 +150,7 @@ macro_rules! __conformance_cases {
             progress {
                 is_recorded
                 of_a_stale_claim_is_dropped
+                of_one_task_is_that_of_its_current_claim
                 of_others_is_not_affected_by_a_stale_one
                 stays_when_a_run_ends
             }

@@ -49,6 +49,20 @@ pub async fn of_a_stale_claim_is_dropped(store: Subject) {
     assert_eq!(percent(&store, second.id).await, Some(8));
 }
 
+/// Of one task in one batch the latest word of the current claim counts, whatever a stale one says before or after it.
+pub async fn of_one_task_is_that_of_its_current_claim(store: Subject) {
+    let (session, first) = store.running(spec()).await;
+    store.end(&first, Settlement::Requeue { delay: Duration::ZERO, kind: Requeue::Snooze }).await;
+    let second = store.grab_one(session).await;
+    for (percents, wanted) in [([1, 2, 3], 2), ([6, 5, 4], 5)] {
+        let [early, late, stale] = percents;
+        let current = [early, late].map(|percent| update(second.id, second.claim, percent));
+        let batch = [update(first.id, first.claim, 99)].into_iter().chain(current);
+        store.progress(batch.chain([update(first.id, first.claim, stale)]).collect()).await.unwrap();
+        assert_eq!(percent(&store, second.id).await, Some(wanted));
+    }
+}
+
 /// A stale or unknown one in a batch does not keep the others from being written.
 pub async fn of_others_is_not_affected_by_a_stale_one(store: Subject) {
     store.put_all([spec(), spec()]).await;

@@ -44,7 +44,7 @@ impl Judge {
                 self.resolved(resolved, &ours)
             }
             (Call::Reopen(spec), Reply::Renewal(renewal)) => {
-                // A fenced session that holds nothing goes at some time, and its id is a new one then.
+                // A fenced session that holds nothing goes at some time, here and below, and its id is a new one then.
                 let sessions = model.sessions().await.map_err(told)?;
                 let row = sessions.iter().find(|one| one.id == spec.id);
                 match (renewal, row) {
@@ -56,6 +56,17 @@ impl Judge {
                 }
                 let Reply::Renewal(ours) = call.make(model).await else { return Err("no answer".into()) };
                 self.renewal(renewal, &ours)
+            }
+            (Call::Drain(id), Reply::Told(found)) => {
+                let sessions = model.sessions().await.map_err(told)?;
+                match (found, sessions.iter().find(|one| one.id == *id)) {
+                    (true, None) => return Ok(()),
+                    (false, Some(row)) if row.fenced_at.is_some() => {
+                        model.lost(0).await.map_err(told)?;
+                    }
+                    _ => {}
+                }
+                same("the answer", &plain(reply), &plain(&call.make(model).await))
             }
             (Call::Renew(..) | Call::Open(_), Reply::Renewal(renewal)) => {
                 let Reply::Renewal(ours) = call.make(model).await else { return Err("no answer".into()) };

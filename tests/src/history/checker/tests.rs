@@ -141,7 +141,22 @@ fn a_second_start_needs_a_reason() {
     assert_eq!(unknown.run(20, 2, 2, 2).succeeds(30, 2, 2).finds("completed", 2), []);
     // Nor does one that came after it.
     let late = run().run(20, 2, 2, 2).ended(25, 1, 1, How::Errored).sent(25, 1, 1, To::Retried);
-    assert_eq!(late.succeeds(30, 2, 2).finds("completed", 2), [again]);
+    assert_eq!(late.succeeds(30, 2, 2).finds("completed", 2), from_ref(&again));
+    // One that the store repeated by itself, and of which it only said that the repeat came too late, may explain it as well.
+    let repeated = |at| {
+        let sent = run().ended(15, 1, 1, How::Dropped).sent(at, 1, 1, To::Released).run(20, 2, 2, 1);
+        let unclear = Fact::Settled {
+            task: TASK,
+            claim: 10,
+            to: To::Released,
+            by_reaper: false,
+            since: at,
+            answer: Answer::Unclear,
+        };
+        sent.at(25, 1, unclear).succeeds(30, 2, 2)
+    };
+    assert_eq!(repeated(15).finds("completed", 1), []);
+    assert_eq!(repeated(22).finds("completed", 1), [again], "it was sent too late for that");
     let twice = run().at(12, 1, Fact::Started { task: TASK, fence: 1, attempt: 1, max_attempts: 3 });
     let same = Violation::UnexplainedRerun { task: TASK, fences: (1, 1) };
     assert_eq!(twice.succeeds(20, 1, 1).finds("completed", 1), [same]);
