@@ -10,6 +10,7 @@ use queue_core::{
 };
 use rusqlite::params;
 
+use crate::runs::{self, Move};
 use crate::task::TaskRow;
 use crate::work::{Id as _, Result, Work, clamped};
 
@@ -28,35 +29,74 @@ const PROGRESS: &str =
     "UPDATE queue_task SET percent = ?3, message = ?4 WHERE id = ?1 AND claim_id = ?2 AND status = 1";
 
 pub(crate) fn settle(work: &mut Work<'_>, batch: &[Settle], limits: &StoreLimits) -> Result<Vec<Settled>> {
-    let mut settled = Vec::with_capacity(batch.len());
+    let mut settled = settle_held(work, batch, limits)?;
     let mut left: BTreeMap<ClaimId, i64> = BTreeMap::new();
-    for item in batch {
-        let one = settle_one(work, item, limits)?;
+    for (item, one) in batch.iter().zip(&mut settled) {
+        let one = match one {
+            Some(one) => *one,
+            None => *one.insert(settle_one(work, item, limits)?),
+        };
         if one == Settled::Applied {
             *left.entry(item.claim).or_default() += 1;
         }
-        settled.push(one);
     }
     for (claim, count) in left {
         leave_claim(work, claim, count)?;
     }
+    Ok(settled.into_iter().flatten().collect())
+}
+
+/// Ends runs that this process began and knows the rows of, those together whose ids follow on one another. What is left is `None`:
+/// nothing is known of it, or something else than what the file says.
+fn settle_held(work: &mut Work<'_>, batch: &[Settle], limits: &StoreLimits) -> Result<Vec<Option<Settled>>> {
+    let mut settled = vec![None; batch.len()];
+    let mut held = Vec::new();
+    for (index, item) in batch.iter().enumerate() {
+        if let Some(row) = TaskRow::held(work, item.task, item.claim)?
+            && let Ok(to) = transition(&row.state, &event(item), work.now)
+        {
+            held.push((index, Move { row, to }));
+        }
+    }
+    held.sort_unstable_by_key(|(_, one)| one.row.id);
+    let (indices, moves): (Vec<_>, Vec<_>) = held.into_iter().unzip();
+    let mut indices = indices.into_iter();
+    // A run that turns out not to be as it is known is undone, and its tasks are looked up.
+    let guarded = moves.len() > 1;
+    if guarded {
+        work.execute("SAVEPOINT held", [])?;
+    }
+    let mut done = Vec::with_capacity(moves.len());
+    for run in runs::runs(&moves) {
+        let indices = indices.by_ref().take(run.len()).collect::<Vec<_>>();
+        if runs::try_advance(work, run)? {
+            done.extend(indices.into_iter().zip(run));
+        } else if run.len() > 1 {
+            done.clear();
+            work.execute("ROLLBACK TO held", [])?;
+            break;
+        }
+    }
+    if guarded {
+        work.execute("RELEASE held", [])?;
+    }
+    for (index, Move { row, .. }) in done {
+        keep(work, row, &batch[index], limits)?;
+        settled[index] = Some(Settled::Applied);
+    }
     Ok(settled)
+}
+
+const fn event(item: &Settle) -> Event<'_> {
+    Event::Settle { claim: item.claim, leaves: item.leaves, settlement: &item.settlement }
 }
 
 /// Completes one task, in whatever transaction `work` is in.
 pub(crate) fn settle_one(work: &mut Work<'_>, item: &Settle, limits: &StoreLimits) -> Result<Settled> {
-    let event = Event::Settle { claim: item.claim, leaves: item.leaves, settlement: &item.settlement };
-    if let Some(row) = TaskRow::held(work, item.task, item.claim)?
-        && let Ok(to) = transition(&row.state, &event, work.now)
-        && row.try_advance(work, &to)?
-    {
-        keep(work, &row, item, limits)?;
-        return Ok(Settled::Applied);
-    }
     let row = TaskRow::load(work, item.task);
     // A row that cannot be is left alone, and whoever holds it cannot do anything about it.
     let Some(Some(row)) = work.pass_over_corrupt(row)? else { return Ok(Settled::Stale) };
-    let to = match transition(&row.state, &event, work.now) {
+    let to = match transition(&row.state, &event(item), work.now) {
         Ok(to) => to,
         Err(TransitionError::AlreadySettled) => return Ok(Settled::Already(row.state.status)),
         Err(_) => return Ok(Settled::Stale),
