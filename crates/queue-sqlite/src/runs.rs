@@ -1,6 +1,8 @@
 //! Runs of tasks: their ids follow on one another, as of those that were enqueued together, and they go the same way. One statement
 //! moves them all, for less than half of what one for each of them costs.
 
+use std::mem;
+
 use queue_core::{ClaimId, FailureReason, Fence, Status, StoreError, TaskId, TaskState, Timestamp};
 use rusqlite::params;
 
@@ -69,7 +71,17 @@ impl Move {
 
 /// The moves, in the order in which they are given, as runs; one that goes alone is a run of one.
 pub(crate) fn runs(moves: &[Move]) -> impl Iterator<Item = &[Move]> {
-    moves.chunk_by(|one, next| follows(one.row.id, next.row.id) && one.way().is_some_and(|way| next.way() == Some(way)))
+    let mut rest = moves;
+    std::iter::from_fn(move || {
+        let (first, others) = rest.split_first()?;
+        let way = first.way();
+        let mut before = first.row.id;
+        let joins = |next: &&Move| follows(mem::replace(&mut before, next.row.id), next.row.id) && next.way() == way;
+        let more = if way.is_some() { others.iter().take_while(joins).count() } else { 0 };
+        let (run, left) = rest.split_at(1 + more);
+        rest = left;
+        Some(run)
+    })
 }
 
 /// Whether no id is between the two.
