@@ -161,3 +161,26 @@ fn explained(path: &Path, error: &rusqlite::Error) -> StoreError {
         _ => before_commit(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_statement_is_prepared_once_whatever_is_bound() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = open(&SqliteOptions::file(directory.path().join("a.db"))).unwrap();
+        let memory = open(&SqliteOptions::memory()).unwrap();
+        file.writer.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY)").unwrap();
+        memory.writer.execute_batch("CREATE TABLE t (id INTEGER PRIMARY KEY)").unwrap();
+        for conn in file.readers.iter().chain([&file.writer, &memory.writer]) {
+            let mut statement = conn.prepare("SELECT id FROM t WHERE id BETWEEN ?1 AND ?2 LIMIT ?3").unwrap();
+            for bound in 1..=9 {
+                assert!(!statement.exists([bound, 10 * bound, 100 * bound]).unwrap());
+            }
+            assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+        }
+    }
+}

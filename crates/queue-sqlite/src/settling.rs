@@ -161,3 +161,60 @@ fn keep_attempt(work: &Work<'_>, run: &TaskRow, outcome: &str, error: &ErrorText
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use queue_core::claim::Capacity;
+    use queue_core::{
+        ClaimReply, ClaimRequest, NewTask, Nonce, Payload, Scope, SessionId, Status, TaskSpec, TaskType, Timestamp,
+    };
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::work::Memory;
+    use crate::{claiming, enqueue};
+
+    /// What is known of runs is right as long as every write of this connection goes the one way. If one ever did not, no neighbour
+    /// may be ended twice or not at all.
+    #[test]
+    fn a_run_that_is_not_as_it_is_known_is_looked_up() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("../../../migrations/sqlite/0001_queue.sql")).unwrap();
+        conn.execute_batch(
+            "INSERT INTO queue_session (id, name, host, version, opened_at, lease_until, drain) VALUES (1, '', '', '', 1, 999, 0);
+             BEGIN IMMEDIATE",
+        )
+        .unwrap();
+        let mut memory = Memory::default();
+        let mut work = Work::new(&conn, Timestamp::from_micros(100), &mut memory);
+        let limits = StoreLimits::default();
+        let task_type = TaskType::new("test");
+        let batch = (1..=6).map(|id| NewTask {
+            id: TaskId::new(id).unwrap(),
+            nonce: Nonce::new(1),
+            spec: TaskSpec::new(task_type.clone(), Payload::json("1")),
+        });
+        enqueue::enqueue(&mut work, &batch.collect::<Vec<_>>()).unwrap();
+        let (session, claim) = (SessionId::new(1).unwrap(), ClaimId::new(5).unwrap());
+        let scope = Scope::of([task_type]);
+        let request = ClaimRequest { session, claim, scope, capacity: Capacity::of(6) };
+        let ClaimReply::Claimed(claimed) = claiming::claim(&mut work, &request).unwrap() else {
+            panic!("it is fenced")
+        };
+        assert_eq!(claimed.tasks.len(), 6);
+        conn.execute("UPDATE queue_task SET claim_id = 9 WHERE id = 3", []).unwrap();
+        let settles = claimed
+            .tasks
+            .iter()
+            .map(|task| Settle::by_holder(task.id, task.claim, Settlement::Complete { result: TaskResult::None }));
+        let settled = settle(&mut work, &settles.collect::<Vec<_>>(), &limits).unwrap();
+        let mut expected = [Settled::Applied; 6];
+        expected[2] = Settled::Stale;
+        assert_eq!(settled, expected);
+        let count = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(count("SELECT count(*) FROM queue_finished WHERE task_id <> 3"), 5);
+        assert_eq!(count("SELECT status FROM queue_task WHERE id = 3"), i64::from(Status::Running.code()));
+        assert_eq!(count("SELECT count(*) FROM queue_task WHERE status = 2 AND completed_at = 100"), 5);
+        assert_eq!(count("SELECT open FROM queue_claim"), 1);
+    }
+}

@@ -247,15 +247,16 @@ impl<'r> Look<'r> {
             self.unnamed.insert(row.type_id, name);
         }
         let names = if unregistered { &self.unnamed } else { &self.types };
-        let Some(task_type) = names.get(&row.type_id) else { return Ok(Met::Done) };
+        let Some(task_type) = names.get(&row.type_id).cloned() else { return Ok(Met::Done) };
         let candidate = Candidate {
             queue: turn.queue,
-            task_type,
+            task_type: &task_type,
             deadline_at: row.deadline_at.map(Timestamp::from_micros),
             suspect: lane.suspect,
             bytes: row.bytes,
         };
-        let event = match self.admission.admit(&candidate) {
+        let verdict = self.admission.judge(&candidate);
+        let event = match verdict {
             Verdict::Run => Event::Claim(self.request.claim),
             Verdict::Expire => Event::Expire,
             Verdict::Unregister => Event::Unregister,
@@ -270,9 +271,10 @@ impl<'r> Look<'r> {
                 return Ok(Met::Full);
             }
         };
-        let task_type = task_type.clone();
         let moving = self.row(work, turn, rows).and_then(|found| moved(work, lane, row, found, &event));
         let Some(moving) = work.pass_over_corrupt(moving)? else { return Ok(Met::Done) };
+        // A row that cannot be has taken no room, or a few of them would keep the rest from running.
+        self.admission.take(&candidate, verdict);
         let runs = matches!(event, Event::Claim(_));
         if runs {
             self.last_queue = Some(turn.queue_id);
@@ -292,8 +294,7 @@ impl<'r> Look<'r> {
             self.ahead.pop_front();
         }
         if self.ahead.front().is_none_or(|(ahead, _)| *ahead != id) {
-            // One was taken off the account for the row itself.
-            let most = if self.depth == Depth::First { 1 } else { AHEAD_MAX.min(self.admission.room() + 1) };
+            let most = if self.depth == Depth::First { 1 } else { AHEAD_MAX.min(self.admission.room()) };
             let follows = |(row, id): &(&Due, i64)| row.task == *id && self.wants(turn, row.type_id);
             let run = rows.iter().zip(id..).take(most).take_while(follows).count();
             if run < 2 {
