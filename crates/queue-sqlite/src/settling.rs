@@ -10,7 +10,7 @@ use queue_core::{
 };
 use rusqlite::params;
 
-use crate::runs::{self, Move};
+use crate::runs::{self, Move, follows};
 use crate::task::TaskRow;
 use crate::work::{Id as _, Result, Work, clamped};
 
@@ -29,7 +29,7 @@ const PROGRESS: &str =
     "UPDATE queue_task SET percent = ?3, message = ?4 WHERE id = ?1 AND claim_id = ?2 AND status = 1";
 
 pub(crate) fn settle(work: &mut Work<'_>, batch: &[Settle], limits: &StoreLimits) -> Result<Vec<Settled>> {
-    let mut settled = settle_held(work, batch, limits)?;
+    let mut settled = settle_runs(work, batch, limits)?;
     let mut left: BTreeMap<ClaimId, i64> = BTreeMap::new();
     for (item, one) in batch.iter().zip(&mut settled) {
         let one = match one {
@@ -46,25 +46,24 @@ pub(crate) fn settle(work: &mut Work<'_>, batch: &[Settle], limits: &StoreLimits
     Ok(settled.into_iter().flatten().collect())
 }
 
-/// Ends runs that this process began and knows the rows of, those together whose ids follow on one another. What is left is `None`:
-/// nothing is known of it, or something else than what the file says.
-fn settle_held(work: &mut Work<'_>, batch: &[Settle], limits: &StoreLimits) -> Result<Vec<Option<Settled>>> {
+/// Settles tasks whose rows are known, those together whose ids follow on one another. What is left is `None`: nothing is known of it,
+/// or something else than what the file says, or there is nothing to do.
+fn settle_runs(work: &mut Work<'_>, batch: &[Settle], limits: &StoreLimits) -> Result<Vec<Option<Settled>>> {
     let mut settled = vec![None; batch.len()];
-    let mut held = Vec::new();
-    for (index, item) in batch.iter().enumerate() {
-        if let Some(row) = TaskRow::held(work, item.task, item.claim)?
-            && let Ok(to) = transition(&row.state, &event(item), work.now)
-        {
-            held.push((index, Move { row, to }));
+    let mut moving = Vec::with_capacity(batch.len());
+    for (index, row) in rows(work, batch)? {
+        if let Ok(to) = transition(&row.state, &event(&batch[index]), work.now) {
+            moving.push((index, Move { row, to }));
         }
     }
-    held.sort_unstable_by_key(|(_, one)| one.row.id);
-    let (indices, moves): (Vec<_>, Vec<_>) = held.into_iter().unzip();
+    // Of two ends of one task, the first one counts.
+    moving.sort_unstable_by_key(|(index, one)| (one.row.id, *index));
+    let (indices, moves): (Vec<_>, Vec<_>) = moving.into_iter().unzip();
     let mut indices = indices.into_iter();
     // A run that turns out not to be as it is known is undone, and its tasks are looked up.
     let guarded = moves.len() > 1;
     if guarded {
-        work.execute("SAVEPOINT held", [])?;
+        work.execute("SAVEPOINT runs", [])?;
     }
     let mut done = Vec::with_capacity(moves.len());
     for run in runs::runs(&moves) {
@@ -73,18 +72,44 @@ fn settle_held(work: &mut Work<'_>, batch: &[Settle], limits: &StoreLimits) -> R
             done.extend(indices.into_iter().zip(run));
         } else if run.len() > 1 {
             done.clear();
-            work.execute("ROLLBACK TO held", [])?;
+            work.execute("ROLLBACK TO runs", [])?;
             break;
         }
     }
     if guarded {
-        work.execute("RELEASE held", [])?;
+        work.execute("RELEASE runs", [])?;
     }
     for (index, Move { row, .. }) in done {
         keep(work, row, &batch[index], limits)?;
         settled[index] = Some(Settled::Applied);
     }
     Ok(settled)
+}
+
+/// The rows of the tasks, by the place in the batch: as this process left them or, where ids follow on one another, read together.
+fn rows(work: &mut Work<'_>, batch: &[Settle]) -> Result<Vec<(usize, TaskRow)>> {
+    let mut rows = Vec::with_capacity(batch.len());
+    let mut unknown = Vec::new();
+    for (index, item) in batch.iter().enumerate() {
+        match TaskRow::held(work, item.task, item.claim)? {
+            Some(row) => rows.push((index, row)),
+            None => unknown.push((item.task, index)),
+        }
+    }
+    unknown.sort_unstable();
+    unknown.dedup_by_key(|(task, _)| *task);
+    for run in unknown.chunk_by(|(one, _), (next, _)| follows(*one, *next)) {
+        let [(first, _), .., (last, _)] = run else { continue };
+        let mut wanted = run.iter();
+        for (id, row) in TaskRow::load_run(work, first.number(), last.number())? {
+            let place = wanted.find(|(task, _)| task.number() == id);
+            // One that cannot be is told of when it is looked up by itself.
+            if let (Some((_, index)), Ok(row)) = (place, row) {
+                rows.push((*index, row));
+            }
+        }
+    }
+    Ok(rows)
 }
 
 const fn event(item: &Settle) -> Event<'_> {
