@@ -67,44 +67,55 @@ impl<'a> Admission<'a> {
         self.left.suspects.min(self.left.tasks)
     }
 
-    /// Judges one due row and, when it runs, takes it off the account.
+    /// Judges one due row and takes it off the account.
     pub fn admit(&mut self, candidate: &Candidate<'_>) -> Verdict {
+        let verdict = self.judge(candidate);
+        self.take(candidate, verdict);
+        verdict
+    }
+
+    /// Judges one due row, for those who find out only then whether it can be taken at all: what can takes [room](Self::take).
+    pub fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
         let served = self.scope.serves(candidate.queue, candidate.task_type);
         if !served && !self.scope.reaches(candidate.queue, candidate.task_type) {
             return Verdict::Skip;
         }
+        let may_end = |verdict| if self.ended < ENDED_MAX { verdict } else { Verdict::Skip };
         if candidate.deadline_at.is_some_and(|deadline| deadline <= self.now) {
-            return self.end(Verdict::Expire);
+            return may_end(Verdict::Expire);
         }
         if !served {
-            return self.end(Verdict::Unregister);
+            return may_end(Verdict::Unregister);
         }
         if self.left.tasks == 0 {
             return Verdict::Full;
         }
-        let of_type = self.left.per_type.iter_mut().find(|(name, _)| name == candidate.task_type).map(|(_, left)| left);
-        if of_type.as_ref().is_some_and(|left| **left == 0) || (candidate.suspect && self.left.suspects == 0) {
+        let of_type = self.left.per_type.iter().find(|(name, _)| name == candidate.task_type);
+        if of_type.is_some_and(|(_, left)| *left == 0) || (candidate.suspect && self.left.suspects == 0) {
             return Verdict::Skip;
         }
         // Last: what would not run however small it were must hide nothing because of its size.
         if self.admitted > 0 && candidate.bytes > self.left.bytes {
             return Verdict::Full;
         }
-        if let Some(left) = of_type {
-            *left -= 1;
-        }
-        self.left.suspects -= usize::from(candidate.suspect);
-        self.left.tasks -= 1;
-        self.left.bytes = self.left.bytes.saturating_sub(candidate.bytes);
-        self.admitted += 1;
         Verdict::Run
     }
 
-    fn end(&mut self, verdict: Verdict) -> Verdict {
-        if self.ended == ENDED_MAX {
-            return Verdict::Skip;
+    /// Takes a row off the account that was [judged](Self::judge) last.
+    pub fn take(&mut self, candidate: &Candidate<'_>, verdict: Verdict) {
+        match verdict {
+            Verdict::Run => {
+                let of_type = self.left.per_type.iter_mut().find(|(name, _)| name == candidate.task_type);
+                if let Some((_, left)) = of_type {
+                    *left = left.saturating_sub(1);
+                }
+                self.left.suspects = self.left.suspects.saturating_sub(usize::from(candidate.suspect));
+                self.left.tasks = self.left.tasks.saturating_sub(1);
+                self.left.bytes = self.left.bytes.saturating_sub(candidate.bytes);
+                self.admitted += 1;
+            }
+            Verdict::Expire | Verdict::Unregister => self.ended += 1,
+            Verdict::Skip | Verdict::Full => {}
         }
-        self.ended += 1;
-        verdict
     }
 }

@@ -6,17 +6,21 @@ use queue_core::{
     ClaimId, ClaimReply, ClaimRequest, Claimed, ClaimedTask, FailureReason, Payload, QueueName, SessionId, Status,
     StoreError, TaskId, TaskState, TaskType,
 };
-use rusqlite::params;
+use rusqlite::{Row, params};
 
+use crate::error::Fault;
+use crate::runs::{self, Move, follows};
 use crate::session::is_live;
 use crate::survey::{Depth, Survey, Taking, survey};
 use crate::task::{TaskRow, task_columns};
-use crate::work::{Id as _, Result, Work, clamped, id_list};
+use crate::work::{Id as _, Result, Work, clamped, id_list, task_id};
 
 const ADD_CLAIM: &str =
     "INSERT INTO queue_claim (id, session_id, created_at, open, members) VALUES (?1, ?2, ?3, ?4, ?5)";
 const CLAIM: &str = "SELECT members = '[]' FROM queue_claim WHERE id = ?1";
-const PAYLOAD: &str = "SELECT content_type, body FROM queue_payload WHERE task_id = ?1";
+const PAYLOAD: &str = "SELECT content_type, body, task_id FROM queue_payload WHERE task_id = ?1";
+const PAYLOADS: &str =
+    "SELECT content_type, body, task_id FROM queue_payload WHERE task_id BETWEEN ?1 AND ?2 ORDER BY task_id";
 /// The tasks that a claim still holds.
 pub(crate) const HELD: &str = concat!(
     "SELECT ",
@@ -52,21 +56,28 @@ pub(crate) fn claim(work: &mut Work<'_>, request: &ClaimRequest) -> Result<Claim
     let Survey { takings, next_due, last_queue } = survey(work, request, last, Depth::Full)?;
     work.memory.last_queue = last_queue.or(last);
     let mut claimed = Claimed { now: work.now, tasks: Vec::new(), ended: Vec::new(), next_due };
-    for Taking { row, to, task_type, queue } in takings {
-        match (to.status, to.reason) {
-            (Status::Running, _) => {
-                let task = claimed_task(work, &row, &to, request.claim, task_type, queue);
-                let Some(task) = work.pass_over_corrupt(task)? else { continue };
-                row.advance(work, &to)?;
-                claimed.tasks.push(task);
-                work.held()?.keep(TaskRow { state: to, ..row });
-            }
-            (_, reason) => {
-                row.advance(work, &to)?;
-                let reason = reason.unwrap_or(FailureReason::BudgetExceeded);
-                claimed.ended.push(Ended { id: row.id, task_type, reason });
-            }
+    let running = |taking: &&Taking| taking.moving.to.status == Status::Running;
+    let ids = takings.iter().filter(running).map(|taking| taking.moving.row.id).collect::<Vec<_>>();
+    let mut payloads = payloads(work, &ids)?.into_iter();
+    let mut moves = Vec::with_capacity(takings.len());
+    for Taking { moving, task_type, queue } in takings {
+        let Move { row, to } = &moving;
+        if to.status == Status::Running {
+            let payload = payloads.next().unwrap_or_else(|| Err(no_payload(row.id)));
+            let task =
+                payload.and_then(|payload| claimed_task(work, row, to, request.claim, task_type, queue, payload));
+            let Some(task) = work.pass_over_corrupt(task)? else { continue };
+            claimed.tasks.push(task);
+        } else {
+            let reason = to.reason.unwrap_or(FailureReason::BudgetExceeded);
+            claimed.ended.push(Ended { id: row.id, task_type, reason });
         }
+        moves.push(moving);
+    }
+    runs::advance(work, &moves)?;
+    let held = work.held()?;
+    for Move { row, to } in moves.into_iter().filter(|moving| moving.to.status == Status::Running) {
+        held.keep(TaskRow { state: to, ..row });
     }
     if !claimed.tasks.is_empty() {
         add_claim(work, request.session, request.claim, claimed.tasks.iter().map(|task| task.id))?;
@@ -83,7 +94,8 @@ pub(crate) fn resolve(work: &mut Work<'_>, session: SessionId, claim: ClaimId) -
             for row in work.all(HELD, [claim.number()], |row| Ok(TaskRow::read(row)))? {
                 let task = row.and_then(|row| {
                     let (task_type, queue) = (row.task_type(work)?, row.queue(work)?);
-                    claimed_task(work, &row, &row.state, claim, task_type, queue)
+                    let payload = payload(work, row.id)?;
+                    claimed_task(work, &row, &row.state, claim, task_type, queue, payload)
                 });
                 tasks.extend(work.pass_over_corrupt(task)?);
             }
@@ -102,14 +114,42 @@ pub(crate) fn resolve(work: &mut Work<'_>, session: SessionId, claim: ClaimId) -
 
 /// The payload of a task; one that is missing is corrupt.
 pub(crate) fn payload(work: &Work<'_>, task: TaskId) -> Result<Payload> {
-    let found = work.first(PAYLOAD, [task.number()], |row| {
-        let body = work.memory.buffers.copy(row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?);
-        Ok((row.get::<_, i64>(0)?, body))
-    })?;
-    let (code, body) = found.ok_or_else(|| StoreError::corrupt(Some(task), "it has no payload"))?;
-    let content_type = u8::try_from(code).ok().and_then(ContentType::from_code);
-    let content_type = content_type.ok_or_else(|| StoreError::corrupt(Some(task), "its content type is not known"))?;
-    Ok(Payload::new(content_type, body))
+    let found = work.first(PAYLOAD, [task.number()], |row| stored_payload(work, row))?;
+    found.unwrap_or_else(|| Err(no_payload(task)))
+}
+
+/// The payloads of tasks, in their order; ids that follow on one another are read at once.
+fn payloads(work: &Work<'_>, tasks: &[TaskId]) -> Result<Vec<Result<Payload>>> {
+    let mut found = Vec::with_capacity(tasks.len());
+    for run in tasks.chunk_by(|one, next| follows(*one, *next)) {
+        let [first, .., last] = run else {
+            found.extend(run.iter().map(|&task| payload(work, task)));
+            continue;
+        };
+        let mut wanted = run.iter();
+        work.each(PAYLOADS, [first.number(), last.number()], |row| {
+            let id = task_id(row.get(2)?)?;
+            found.extend(wanted.by_ref().take_while(|task| **task != id).map(|&task| Err(no_payload(task))));
+            found.push(stored_payload(work, row)?);
+            Ok(true)
+        })?;
+        found.extend(wanted.map(|&task| Err(no_payload(task))));
+    }
+    Ok(found)
+}
+
+fn no_payload(task: TaskId) -> Fault {
+    StoreError::corrupt(Some(task), "it has no payload").into()
+}
+
+/// Reads a payload; one that cannot be is an error of its own, and stops nothing.
+fn stored_payload(work: &Work<'_>, row: &Row<'_>) -> Result<Result<Payload>> {
+    let code: i64 = row.get(0)?;
+    let Some(content_type) = u8::try_from(code).ok().and_then(ContentType::from_code) else {
+        return Ok(Err(StoreError::corrupt(Some(task_id(row.get(2)?)?), "its content type is not known").into()));
+    };
+    let body = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+    Ok(Ok(Payload::new(content_type, work.memory.buffers.copy(body))))
 }
 
 fn add_claim(
@@ -132,6 +172,7 @@ fn claimed_task(
     claim: ClaimId,
     task_type: TaskType,
     queue: QueueName,
+    payload: Payload,
 ) -> Result<ClaimedTask> {
     Ok(ClaimedTask {
         id: row.id,
@@ -148,6 +189,6 @@ fn claimed_task(
         run_at: state.run_at,
         started_at: state.started_at.unwrap_or(work.now),
         deadline_at: state.deadline_at,
-        payload: payload(work, row.id)?,
+        payload,
     })
 }

@@ -66,6 +66,7 @@ mod names;
 mod options;
 mod plans;
 mod reaping;
+mod runs;
 mod session;
 mod settling;
 mod stats;

@@ -63,15 +63,39 @@ pub(crate) struct Names {
 pub(crate) struct Known<N> {
     ids: HashMap<N, i64>,
     names: HashMap<i64, N>,
+    /// The one that was asked for last: most often it is asked for again.
+    last: Option<(i64, N)>,
 }
 
 impl<N> Default for Known<N> {
     fn default() -> Self {
-        Self { ids: HashMap::new(), names: HashMap::new() }
+        Self { ids: HashMap::new(), names: HashMap::new(), last: None }
     }
 }
 
 impl<N: Named> Known<N> {
+    fn id(&mut self, name: &N) -> Option<i64> {
+        match &self.last {
+            Some((id, last)) if last == name => Some(*id),
+            _ => {
+                let id = *self.ids.get(name)?;
+                self.last = Some((id, name.clone()));
+                Some(id)
+            }
+        }
+    }
+
+    fn name(&mut self, id: i64) -> Option<N> {
+        match &self.last {
+            Some((last, name)) if *last == id => Some(name.clone()),
+            _ => {
+                let name = self.names.get(&id)?;
+                self.last = Some((id, name.clone()));
+                Some(name.clone())
+            }
+        }
+    }
+
     fn learn(&mut self, id: i64, name: N) {
         if self.ids.len() >= KNOWN_MAX {
             *self = Self::default();
@@ -84,8 +108,8 @@ impl<N: Named> Known<N> {
 impl Names {
     /// The number of a name that is in the database.
     pub(crate) fn find<N: Named>(&mut self, conn: &Connection, name: &N) -> Result<Option<i64>> {
-        if let Some(id) = N::known(self).ids.get(name) {
-            return Ok(Some(*id));
+        if let Some(id) = N::known(self).id(name) {
+            return Ok(Some(id));
         }
         let id = conn.prepare_cached(N::FIND)?.query_row([name.text()], |row| row.get(0)).optional()?;
         if let Some(id) = id {
@@ -111,8 +135,8 @@ impl Names {
 
     /// The name of a number.
     pub(crate) fn name<N: Named>(&mut self, conn: &Connection, id: i64) -> Result<Option<N>> {
-        if let Some(name) = N::known(self).names.get(&id) {
-            return Ok(Some(name.clone()));
+        if let Some(name) = N::known(self).name(id) {
+            return Ok(Some(name));
         }
         let text: Option<String> = conn.prepare_cached(N::READ)?.query_row([id], |row| row.get(0)).optional()?;
         let name = text.and_then(N::parse);

@@ -10,6 +10,7 @@ use queue_core::{
 };
 use rusqlite::params;
 
+use crate::runs::{self, Move, follows};
 use crate::task::TaskRow;
 use crate::work::{Id as _, Result, Work, clamped};
 
@@ -28,35 +29,99 @@ const PROGRESS: &str =
     "UPDATE queue_task SET percent = ?3, message = ?4 WHERE id = ?1 AND claim_id = ?2 AND status = 1";
 
 pub(crate) fn settle(work: &mut Work<'_>, batch: &[Settle], limits: &StoreLimits) -> Result<Vec<Settled>> {
-    let mut settled = Vec::with_capacity(batch.len());
+    let mut settled = settle_runs(work, batch, limits)?;
     let mut left: BTreeMap<ClaimId, i64> = BTreeMap::new();
-    for item in batch {
-        let one = settle_one(work, item, limits)?;
+    for (item, one) in batch.iter().zip(&mut settled) {
+        let one = match one {
+            Some(one) => *one,
+            None => *one.insert(settle_one(work, item, limits)?),
+        };
         if one == Settled::Applied {
             *left.entry(item.claim).or_default() += 1;
         }
-        settled.push(one);
     }
     for (claim, count) in left {
         leave_claim(work, claim, count)?;
     }
+    Ok(settled.into_iter().flatten().collect())
+}
+
+/// Settles tasks whose rows are known, those together whose ids follow on one another. What is left is `None`: nothing is known of it,
+/// or something else than what the file says, or there is nothing to do.
+fn settle_runs(work: &mut Work<'_>, batch: &[Settle], limits: &StoreLimits) -> Result<Vec<Option<Settled>>> {
+    let mut settled = vec![None; batch.len()];
+    let mut moving = Vec::with_capacity(batch.len());
+    for (index, row) in rows(work, batch)? {
+        if let Ok(to) = transition(&row.state, &event(&batch[index]), work.now) {
+            moving.push((index, Move { row, to }));
+        }
+    }
+    // Of two ends of one task, the first one counts.
+    moving.sort_unstable_by_key(|(index, one)| (one.row.id, *index));
+    let (indices, moves): (Vec<_>, Vec<_>) = moving.into_iter().unzip();
+    let mut indices = indices.into_iter();
+    // A run that turns out not to be as it is known is undone, and its tasks are looked up.
+    let guarded = moves.len() > 1;
+    if guarded {
+        work.execute("SAVEPOINT runs", [])?;
+    }
+    let mut done = Vec::with_capacity(moves.len());
+    for run in runs::runs(&moves) {
+        let indices = indices.by_ref().take(run.len()).collect::<Vec<_>>();
+        if runs::try_advance(work, run)? {
+            done.extend(indices.into_iter().zip(run));
+        } else if run.len() > 1 {
+            done.clear();
+            work.execute("ROLLBACK TO runs", [])?;
+            break;
+        }
+    }
+    if guarded {
+        work.execute("RELEASE runs", [])?;
+    }
+    for (index, Move { row, .. }) in done {
+        keep(work, row, &batch[index], limits)?;
+        settled[index] = Some(Settled::Applied);
+    }
     Ok(settled)
+}
+
+/// The rows of the tasks, by the place in the batch: as this process left them or, where ids follow on one another, read together.
+fn rows(work: &mut Work<'_>, batch: &[Settle]) -> Result<Vec<(usize, TaskRow)>> {
+    let mut rows = Vec::with_capacity(batch.len());
+    let mut unknown = Vec::new();
+    for (index, item) in batch.iter().enumerate() {
+        match TaskRow::held(work, item.task, item.claim)? {
+            Some(row) => rows.push((index, row)),
+            None => unknown.push((item.task, index)),
+        }
+    }
+    unknown.sort_unstable();
+    unknown.dedup_by_key(|(task, _)| *task);
+    for run in unknown.chunk_by(|(one, _), (next, _)| follows(*one, *next)) {
+        let [(first, _), .., (last, _)] = run else { continue };
+        let mut wanted = run.iter();
+        for (id, row) in TaskRow::load_run(work, first.number(), last.number())? {
+            let place = wanted.find(|(task, _)| task.number() == id);
+            // One that cannot be is told of when it is looked up by itself.
+            if let (Some((_, index)), Ok(row)) = (place, row) {
+                rows.push((*index, row));
+            }
+        }
+    }
+    Ok(rows)
+}
+
+const fn event(item: &Settle) -> Event<'_> {
+    Event::Settle { claim: item.claim, leaves: item.leaves, settlement: &item.settlement }
 }
 
 /// Completes one task, in whatever transaction `work` is in.
 pub(crate) fn settle_one(work: &mut Work<'_>, item: &Settle, limits: &StoreLimits) -> Result<Settled> {
-    let event = Event::Settle { claim: item.claim, leaves: item.leaves, settlement: &item.settlement };
-    if let Some(row) = TaskRow::held(work, item.task, item.claim)?
-        && let Ok(to) = transition(&row.state, &event, work.now)
-        && row.try_advance(work, &to)?
-    {
-        keep(work, &row, item, limits)?;
-        return Ok(Settled::Applied);
-    }
     let row = TaskRow::load(work, item.task);
     // A row that cannot be is left alone, and whoever holds it cannot do anything about it.
     let Some(Some(row)) = work.pass_over_corrupt(row)? else { return Ok(Settled::Stale) };
-    let to = match transition(&row.state, &event, work.now) {
+    let to = match transition(&row.state, &event(item), work.now) {
         Ok(to) => to,
         Err(TransitionError::AlreadySettled) => return Ok(Settled::Already(row.state.status)),
         Err(_) => return Ok(Settled::Stale),
@@ -120,4 +185,61 @@ fn keep_attempt(work: &Work<'_>, run: &TaskRow, outcome: &str, error: &ErrorText
         work.execute(DROP_OLD_ATTEMPTS, params![id, clamped(ATTEMPTS_MAX)])?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use queue_core::claim::Capacity;
+    use queue_core::{
+        ClaimReply, ClaimRequest, NewTask, Nonce, Payload, Scope, SessionId, Status, TaskSpec, TaskType, Timestamp,
+    };
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::work::Memory;
+    use crate::{claiming, enqueue};
+
+    /// What is known of runs is right as long as every write of this connection goes the one way. If one ever did not, no neighbour
+    /// may be ended twice or not at all.
+    #[test]
+    fn a_run_that_is_not_as_it_is_known_is_looked_up() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("../../../migrations/sqlite/0001_queue.sql")).unwrap();
+        conn.execute_batch(
+            "INSERT INTO queue_session (id, name, host, version, opened_at, lease_until, drain) VALUES (1, '', '', '', 1, 999, 0);
+             BEGIN IMMEDIATE",
+        )
+        .unwrap();
+        let mut memory = Memory::default();
+        let mut work = Work::new(&conn, Timestamp::from_micros(100), &mut memory);
+        let limits = StoreLimits::default();
+        let task_type = TaskType::new("test");
+        let batch = (1..=6).map(|id| NewTask {
+            id: TaskId::new(id).unwrap(),
+            nonce: Nonce::new(1),
+            spec: TaskSpec::new(task_type.clone(), Payload::json("1")),
+        });
+        enqueue::enqueue(&mut work, &batch.collect::<Vec<_>>()).unwrap();
+        let (session, claim) = (SessionId::new(1).unwrap(), ClaimId::new(5).unwrap());
+        let scope = Scope::of([task_type]);
+        let request = ClaimRequest { session, claim, scope, capacity: Capacity::of(6) };
+        let ClaimReply::Claimed(claimed) = claiming::claim(&mut work, &request).unwrap() else {
+            panic!("it is fenced")
+        };
+        assert_eq!(claimed.tasks.len(), 6);
+        conn.execute("UPDATE queue_task SET claim_id = 9 WHERE id = 3", []).unwrap();
+        let settles = claimed
+            .tasks
+            .iter()
+            .map(|task| Settle::by_holder(task.id, task.claim, Settlement::Complete { result: TaskResult::None }));
+        let settled = settle(&mut work, &settles.collect::<Vec<_>>(), &limits).unwrap();
+        let mut expected = [Settled::Applied; 6];
+        expected[2] = Settled::Stale;
+        assert_eq!(settled, expected);
+        let count = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(count("SELECT count(*) FROM queue_finished WHERE task_id <> 3"), 5);
+        assert_eq!(count("SELECT status FROM queue_task WHERE id = 3"), i64::from(Status::Running.code()));
+        assert_eq!(count("SELECT count(*) FROM queue_task WHERE status = 2 AND completed_at = 100"), 5);
+        assert_eq!(count("SELECT open FROM queue_claim"), 1);
+    }
 }

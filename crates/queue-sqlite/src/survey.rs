@@ -1,14 +1,15 @@
 //! Looking for what a claim may take. It only reads: the idle poll ends here, without a lock and without a write.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use queue_core::admission::{Admission, Candidate, Verdict};
-use queue_core::{ClaimRequest, Event, QueueName, StoreError, TaskId, TaskState, TaskType, Timestamp, transition};
+use queue_core::{ClaimRequest, Event, QueueName, StoreError, TaskId, TaskType, Timestamp, transition};
 use rusqlite::params;
 
 use crate::lanes::{Lane, QueueLanes, type_ids, waiting};
 use crate::marks::{Key, Position, START, Walk};
+use crate::runs::Move;
 use crate::task::TaskRow;
 use crate::work::{Result, Work, task_id};
 
@@ -26,12 +27,13 @@ const CHUNK_MAX: usize = 256;
 /// Rows looked at in a lane for the next due one of a served type. When none is among them, the answer is the due time of the
 /// last one looked at: too early at worst, and the look then goes on from there.
 const LATER_MAX: usize = 256;
+/// Tasks' rows that are read at once, where their ids follow on one another. What is read of them and not taken is lost.
+const AHEAD_MAX: usize = 64;
 
 /// A task that may be taken, and the state it goes to.
 #[derive(Debug)]
 pub(crate) struct Taking {
-    pub(crate) row: TaskRow,
-    pub(crate) to: TaskState,
+    pub(crate) moving: Move,
     pub(crate) task_type: TaskType,
     pub(crate) queue: QueueName,
 }
@@ -67,6 +69,7 @@ pub(crate) fn survey(work: &mut Work<'_>, request: &ClaimRequest, last: Option<i
         types,
         admission: Admission::new(request, work.now),
         takings: Vec::new(),
+        ahead: VecDeque::new(),
         unnamed: HashMap::new(),
         closed: BTreeSet::new(),
         last_queue: None,
@@ -84,6 +87,8 @@ struct Look<'r> {
     types: HashMap<i64, TaskType>,
     admission: Admission<'r>,
     takings: Vec<Taking>,
+    /// Rows that were read together with one that is wanted, by their stored numbers.
+    ahead: VecDeque<(i64, Result<TaskRow>)>,
     /// Types that are not served, met in queues that fail such tasks.
     unnamed: HashMap<i64, TaskType>,
     /// Types that have no room, as the core has said: rows of theirs are passed without asking again.
@@ -159,7 +164,7 @@ impl<'r> Look<'r> {
             let due = due(work, &lane, turn.position, chunk)?;
             let mut is_over = due.len() < chunk;
             let mut is_wanted = false;
-            for row in &due {
+            for (index, row) in due.iter().enumerate() {
                 let position = (row.run_at, row.task);
                 if !self.wants(turn, row.type_id) {
                     turn.position = position;
@@ -172,7 +177,7 @@ impl<'r> Look<'r> {
                     return Ok(true);
                 }
                 (turn.position, is_wanted) = (position, true);
-                match self.meet(work, &lane, turn, row)? {
+                match self.meet(work, &lane, turn, &due[index..])? {
                     Met::Runs => left -= 1,
                     Met::Done => {}
                     Met::Full => return Ok(true),
@@ -229,8 +234,9 @@ impl<'r> Look<'r> {
         (lane.queue_id, lane.suspect, lane.rank, hash.finish())
     }
 
-    /// Judges one due row.
-    fn meet(&mut self, work: &mut Work<'_>, lane: &Lane, turn: &Turn<'_>, row: &Due) -> Result<Met> {
+    /// Judges the first of some due rows.
+    fn meet(&mut self, work: &mut Work<'_>, lane: &Lane, turn: &Turn<'_>, rows: &[Due]) -> Result<Met> {
+        let Some(row) = rows.first() else { return Ok(Met::Done) };
         let unregistered = !self.types.contains_key(&row.type_id);
         if unregistered && !self.unnamed.contains_key(&row.type_id) {
             let name = work.memory.names.name(work.conn, row.type_id).and_then(|name: Option<TaskType>| {
@@ -241,15 +247,16 @@ impl<'r> Look<'r> {
             self.unnamed.insert(row.type_id, name);
         }
         let names = if unregistered { &self.unnamed } else { &self.types };
-        let Some(task_type) = names.get(&row.type_id) else { return Ok(Met::Done) };
+        let Some(task_type) = names.get(&row.type_id).cloned() else { return Ok(Met::Done) };
         let candidate = Candidate {
             queue: turn.queue,
-            task_type,
+            task_type: &task_type,
             deadline_at: row.deadline_at.map(Timestamp::from_micros),
             suspect: lane.suspect,
             bytes: row.bytes,
         };
-        let event = match self.admission.admit(&candidate) {
+        let verdict = self.admission.judge(&candidate);
+        let event = match verdict {
             Verdict::Run => Event::Claim(self.request.claim),
             Verdict::Expire => Event::Expire,
             Verdict::Unregister => Event::Unregister,
@@ -264,19 +271,41 @@ impl<'r> Look<'r> {
                 return Ok(Met::Full);
             }
         };
-        let task_type = task_type.clone();
-        let taking = moved(work, lane, row, &event);
-        let Some((row, to)) = work.pass_over_corrupt(taking)? else { return Ok(Met::Done) };
+        let moving = self.row(work, turn, rows).and_then(|found| moved(work, lane, row, found, &event));
+        let Some(moving) = work.pass_over_corrupt(moving)? else { return Ok(Met::Done) };
+        // A row that cannot be has taken no room, or a few of them would keep the rest from running.
+        self.admission.take(&candidate, verdict);
         let runs = matches!(event, Event::Claim(_));
         if runs {
             self.last_queue = Some(turn.queue_id);
         }
-        self.takings.push(Taking { row, to, task_type, queue: turn.queue.clone() });
+        self.takings.push(Taking { moving, task_type, queue: turn.queue.clone() });
         if self.depth == Depth::First {
             (self.more, self.full) = (true, true);
             return Ok(Met::Full);
         }
         Ok(if runs { Met::Runs } else { Met::Done })
+    }
+
+    /// The task's row of the first of some due rows, for which those after it are read as well, as far as their ids follow.
+    fn row(&mut self, work: &Work<'_>, turn: &Turn<'_>, rows: &[Due]) -> Result<Option<TaskRow>> {
+        let Some(id) = rows.first().map(|row| row.task) else { return Ok(None) };
+        while self.ahead.front().is_some_and(|(ahead, _)| *ahead < id) {
+            self.ahead.pop_front();
+        }
+        if self.ahead.front().is_none_or(|(ahead, _)| *ahead != id) {
+            let most = if self.depth == Depth::First { 1 } else { AHEAD_MAX.min(self.admission.room()) };
+            let follows = |(row, id): &(&Due, i64)| row.task == *id && self.wants(turn, row.type_id);
+            let run = rows.iter().zip(id..).take(most).take_while(follows).count();
+            if run < 2 {
+                return TaskRow::load(work, task_id(id)?);
+            }
+            self.ahead = TaskRow::load_run(work, id, rows[run - 1].task)?.into();
+        }
+        match self.ahead.front() {
+            Some((ahead, _)) if *ahead == id => self.ahead.pop_front().map(|(_, row)| row).transpose(),
+            _ => Ok(None),
+        }
     }
 
     /// When the next row of a served type is due, of those that are not yet.
@@ -328,15 +357,15 @@ fn due(work: &Work<'_>, lane: &Lane, (run_at, task): Position, limit: usize) -> 
 }
 
 /// The task's row and the state that the event leads to. A row that waits without being a task that waits just there is corrupt.
-fn moved(work: &Work<'_>, lane: &Lane, due: &Due, event: &Event<'_>) -> Result<(TaskRow, TaskState)> {
+fn moved(work: &Work<'_>, lane: &Lane, due: &Due, row: Option<TaskRow>, event: &Event<'_>) -> Result<Move> {
     let id = task_id(due.task)?;
     let corrupt = |defect: String| StoreError::corrupt(Some(id), defect);
-    let row = TaskRow::load(work, id)?.ok_or_else(|| corrupt("it waits, and there is no such task".into()))?;
+    let row = row.ok_or_else(|| corrupt("it waits, and there is no such task".into()))?;
     let waits = (lane.queue_id, lane.suspect, lane.rank, due.run_at, due.type_id);
     let rank = i64::from(row.priority.rank());
     if waits != (row.queue_id, row.state.is_suspect(), rank, row.state.run_at.as_micros(), row.type_id) {
         return Err(corrupt("what waits for it is not what it says".into()).into());
     }
     let to = transition(&row.state, event, work.now).map_err(|error| corrupt(format!("it waits, but: {error}")))?;
-    Ok((row, to))
+    Ok(Move { row, to })
 }

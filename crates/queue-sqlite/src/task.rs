@@ -35,17 +35,38 @@ pub(crate) use {stored_columns, task_columns};
 
 /// Whether it shall be cancelled is looked up apart, because nearly always nothing shall.
 const LOAD: &str = concat!("SELECT ", stored_columns!(), ", 0 FROM queue_task AS t WHERE t.id = ?1");
+const LOAD_RUN: &str = concat!("SELECT ", stored_columns!(), ", 0 FROM queue_task AS t WHERE t.id BETWEEN ?1 AND ?2");
 const IS_SIGNALLED: &str = "SELECT 1 FROM queue_signal WHERE task_id = ?1 AND claim_id = ?2";
-/// Each writes only where the row's status and claim are still what was read.
-const MOVE: &str = "UPDATE queue_task SET status = ?4, reason = ?5, attempt = ?6, losses = ?7, claims = ?8, claim_id = ?9, \
-                    run_at = ?10, started_at = ?11, completed_at = ?12, deadline_at = ?13 \
-                    WHERE id = ?1 AND status = ?2 AND claim_id IS ?3";
+/// A move of a task, or of several at once: only where status and claim are still what was read.
+macro_rules! moving {
+    ($update:literal, $set:literal, $ids:literal) => {
+        concat!($update, " queue_task SET ", $set, " WHERE ", $ids, " AND status = ?2 AND claim_id IS ?3")
+    };
+}
+
 /// What changes when a run starts.
-const START: &str = "UPDATE queue_task SET status = ?4, attempt = ?5, claims = ?6, claim_id = ?7, started_at = ?8 \
-                     WHERE id = ?1 AND status = ?2 AND claim_id IS ?3";
+macro_rules! start {
+    ($update:literal, $ids:literal) => {
+        $crate::task::moving!($update, "status = ?4, attempt = ?5, claims = ?6, claim_id = ?7, started_at = ?8", $ids)
+    };
+}
+
 /// What changes when a task ends.
-const END: &str = "UPDATE queue_task SET status = ?4, reason = ?5, claim_id = ?6, completed_at = ?7 \
-                   WHERE id = ?1 AND status = ?2 AND claim_id IS ?3";
+macro_rules! end {
+    ($update:literal, $ids:literal) => {
+        $crate::task::moving!($update, "status = ?4, reason = ?5, claim_id = ?6, completed_at = ?7", $ids)
+    };
+}
+pub(crate) use {end, moving, start};
+
+const MOVE: &str = moving!(
+    "UPDATE",
+    "status = ?4, reason = ?5, attempt = ?6, losses = ?7, claims = ?8, claim_id = ?9, run_at = ?10, started_at = ?11, \
+     completed_at = ?12, deadline_at = ?13",
+    "id = ?1"
+);
+const START: &str = start!("UPDATE", "id = ?1");
+const END: &str = end!("UPDATE", "id = ?1");
 const ADD_READY: &str = "INSERT INTO queue_ready (queue_id, suspect, rank, run_at, task_id, type_id, deadline_at, bytes, again) \
                          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 const DROP_READY: &str =
@@ -74,6 +95,15 @@ impl TaskRow {
     pub(crate) fn load(work: &Work<'_>, id: TaskId) -> Result<Option<Self>> {
         let mut found = work.first(LOAD, [id.number()], Self::read)?;
         if let Some(row) = &mut found {
+            row.load_signal(work)?;
+        }
+        Ok(found)
+    }
+
+    /// The rows of the tasks from `first` to `last`, each under its stored number, whatever it is like.
+    pub(crate) fn load_run(work: &Work<'_>, first: i64, last: i64) -> Result<Vec<(i64, Result<Self>)>> {
+        let mut found = work.all(LOAD_RUN, [first, last], |row| Ok((row.get(0)?, Self::read(row))))?;
+        for row in found.iter_mut().filter_map(|(_, row)| row.as_mut().ok()) {
             row.load_signal(work)?;
         }
         Ok(found)
@@ -226,7 +256,7 @@ impl TaskRow {
         Ok(true)
     }
 
-    /// Writes what of the row changes, and says how many rows that were. Most moves change little, and each value costs.
+    /// Writes what of the row changes, and says how many rows that were.
     fn write(&self, work: &Work<'_>, to: &TaskState) -> Result<usize> {
         let from = &self.state;
         let (id, status, claim) = (self.id.number(), from.status.code(), from.claim.map(|claim| claim.number()));
@@ -234,15 +264,15 @@ impl TaskRow {
         let reason = to.reason.map(FailureReason::code);
         let started_at = to.started_at.map(Timestamp::as_micros);
         let completed_at = to.completed_at.map(Timestamp::as_micros);
-        let same_run = (from.attempt, from.fence, from.started_at) == (to.attempt, to.fence, to.started_at);
-        let same_end = (from.reason, from.completed_at) == (to.reason, to.completed_at);
-        let same_rest = (from.losses, from.run_at, from.deadline_at) == (to.losses, to.run_at, to.deadline_at);
-        if same_rest && same_end {
-            let params = params![id, status, claim, to_status, to.attempt, to.fence.get(), to_claim, started_at];
-            return work.execute(START, params);
-        }
-        if same_rest && same_run {
-            return work.execute(END, params![id, status, claim, to_status, reason, to_claim, completed_at]);
+        match Change::of(from, to) {
+            Change::Start => {
+                let params = params![id, status, claim, to_status, to.attempt, to.fence.get(), to_claim, started_at];
+                return work.execute(START, params);
+            }
+            Change::End => {
+                return work.execute(END, params![id, status, claim, to_status, reason, to_claim, completed_at]);
+            }
+            Change::Any => {}
         }
         let deadline_at = to.deadline_at.map(Timestamp::as_micros);
         work.execute(
@@ -308,6 +338,30 @@ impl TaskRow {
     pub(crate) fn backoff(&self, work: &mut Work<'_>) -> Result<Backoff> {
         let backoff = work.memory.names.name(work.conn, self.policy_id)?;
         backoff.ok_or_else(|| StoreError::corrupt(Some(self.id), "its retry policy is not known").into())
+    }
+}
+
+/// What of a row a move changes: most change little, and each value costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Of [`start`].
+    Start,
+    /// Of [`end`].
+    End,
+    /// More than either.
+    Any,
+}
+
+impl Change {
+    pub(crate) fn of(from: &TaskState, to: &TaskState) -> Self {
+        let same_run = (from.attempt, from.fence, from.started_at) == (to.attempt, to.fence, to.started_at);
+        let same_end = (from.reason, from.completed_at) == (to.reason, to.completed_at);
+        let same_rest = (from.losses, from.run_at, from.deadline_at) == (to.losses, to.run_at, to.deadline_at);
+        match (same_rest, same_run, same_end) {
+            (true, _, true) => Self::Start,
+            (true, true, false) => Self::End,
+            _ => Self::Any,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a job works with: the connection it may use until it ends, one reading of the clock, the known names.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Write as _;
 
 use queue_core::{StoreError, TaskId, Timestamp};
 use rusqlite::{CachedStatement, Connection, Params, Row};
@@ -197,7 +198,8 @@ pub(crate) fn id_list(ids: impl IntoIterator<Item = TaskId>) -> String {
         if list.len() > 1 {
             list.push(',');
         }
-        list.push_str(&id.number().to_string());
+        // A string takes whatever is written to it.
+        let _ = write!(list, "{}", id.number());
     }
     list.push(']');
     list

@@ -1,5 +1,6 @@
 //! How near the store comes to bare SQLite: the same rows written to the same tables with the same durability, once by hand with
-//! rusqlite and once through the port, in turn. `cargo run --release -p queue-sqlite --example floor -- [TASKS] [ROUNDS]`
+//! rusqlite and once through the port, in turn.
+//! `cargo run --release -p queue-sqlite --example floor -- [TASKS] [ROUNDS] [PAYLOAD_BYTES BATCH]`
 //!
 //! The files are made in the folder for temporary files (`TMPDIR`), which should be on a disk.
 
@@ -58,23 +59,25 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut args = env::args().skip(1);
     let tasks = args.next().map_or(Ok(50_000), |text| text.parse::<usize>())?;
     let rounds = args.next().map_or(Ok(3), |text| text.parse::<usize>())?;
+    let only = args.map(|text| text.parse::<usize>()).collect::<Result<Vec<_>, _>>()?;
+    let loads = match only[..] {
+        [] => vec![(100, 250), (100, 64), (4096, 250), (4096, 64)],
+        [payload_bytes, batch] => vec![(payload_bytes, batch)],
+        _ => return Err("a payload size goes with a batch size".into()),
+    };
     println!(
         "payload  batch            bare SQLite             store   ratio of the medians   (tasks a second; {rounds} rounds)"
     );
-    for payload_bytes in [100, 4096] {
-        for batch in [250, 64] {
-            let load = Load { tasks: (tasks / batch).max(1) * batch, payload_bytes, batch };
-            let (mut bare, mut ours) = (Vec::new(), Vec::new());
-            for _ in 0..rounds.max(1) {
-                bare.push(measure(Kind::Bare, load).await?);
-                ours.push(measure(Kind::Ours, load).await?);
-            }
-            for (name, of) in
-                [("enqueue", (|rates| rates.enqueue) as fn(&Rates) -> f64), ("drain", |rates| rates.drain)]
-            {
-                let (bare, ours) = (median(&bare, of), median(&ours, of));
-                println!("{payload_bytes:5} B  {batch:5}  {name:8} {bare:12.0} {ours:17.0} {:22.2}", ours / bare);
-            }
+    for (payload_bytes, batch) in loads {
+        let load = Load { tasks: (tasks / batch).max(1) * batch, payload_bytes, batch };
+        let (mut bare, mut ours) = (Vec::new(), Vec::new());
+        for _ in 0..rounds.max(1) {
+            bare.push(measure(Kind::Bare, load).await?);
+            ours.push(measure(Kind::Ours, load).await?);
+        }
+        for (name, of) in [("enqueue", (|rates| rates.enqueue) as fn(&Rates) -> f64), ("drain", |rates| rates.drain)] {
+            let (bare, ours) = (median(&bare, of), median(&ours, of));
+            println!("{payload_bytes:5} B  {batch:5}  {name:8} {bare:12.0} {ours:17.0} {:22.2}", ours / bare);
         }
     }
     Ok(())

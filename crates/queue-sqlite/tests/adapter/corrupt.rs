@@ -89,16 +89,35 @@ async fn a_row_that_waits_without_a_task_is_passed_over() {
     assert_eq!(store.get(ids[0]).await.unwrap(), None);
 }
 
+/// However many there are, and however few tasks are wanted.
+#[tokio::test]
+async fn corrupt_rows_take_no_room() {
+    let file = File::new();
+    let store = file.store().await;
+    let ids = put(&store, 4).await;
+    for id in &ids[..3] {
+        damage(&file, "UPDATE queue_task SET status = 7 WHERE id = ?1", *id);
+    }
+    let session = session(&store, 1).await;
+    let claimed = claim(&store, request(session, 1, 1)).await;
+    assert_eq!(claimed.tasks.iter().map(|task| task.id).collect::<Vec<_>>(), [ids[3]]);
+}
+
 #[tokio::test]
 async fn a_payload_that_is_gone_costs_its_own_task_only() {
     let file = File::new();
     let store = file.store().await;
-    let ids = put(&store, 2).await;
-    damage(&file, "DELETE FROM queue_payload WHERE task_id = ?1", ids[0]);
+    let ids = put(&store, 7).await;
+    for gone in [0, 2, 6] {
+        damage(&file, "DELETE FROM queue_payload WHERE task_id = ?1", ids[gone]);
+    }
+    damage(&file, "UPDATE queue_payload SET content_type = 99 WHERE task_id = ?1", ids[4]);
     let session = session(&store, 1).await;
     let claimed = claim(&store, request(session, 1, 9)).await;
-    assert_eq!(claimed.tasks.iter().map(|task| task.id).collect::<Vec<_>>(), [ids[1]]);
-    assert_eq!(store.get(ids[0]).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(claimed.tasks.iter().map(|task| task.id).collect::<Vec<_>>(), [ids[1], ids[3], ids[5]]);
+    for corrupt in [0, 2, 4, 6] {
+        assert_eq!(store.get(ids[corrupt]).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod corrupt;
 mod opening;
+mod runs;
 mod sharing;
 mod support;
 mod transaction;
