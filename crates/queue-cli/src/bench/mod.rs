@@ -85,6 +85,12 @@ impl<'a> Measuring<'a> {
         let queue = self.place.open().await?;
         let work = Arc::new(Workload::new(options)?);
         self.fill(&queue, &work).await?;
+        if options.fills()
+            && let Some(server) = self.place.server()
+        {
+            self.spinner.say("the server writes back what was filled in".to_owned());
+            server.rest().await?;
+        }
         if options.needs_tasks() {
             self.bulk(&queue, &work, &mut figures).await?;
         }

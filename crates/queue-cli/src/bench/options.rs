@@ -80,6 +80,11 @@ impl Bench {
         if self.retention && self.history == 0 { self.tasks } else { self.history }
     }
 
+    /// Whether anything lies there before it is measured.
+    pub(crate) const fn fills(&self) -> bool {
+        self.history() > 0 || self.scheduled > 0 || self.backlog > 0
+    }
+
     pub(crate) fn measures(&self, part: Part) -> bool {
         self.only.is_empty() || self.only.contains(&part)
     }

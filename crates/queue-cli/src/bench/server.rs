@@ -1,13 +1,21 @@
 //! The server that the bench runs on: a database of its own, and what the server counts.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use sqlx::mysql::{MySqlConnectOptions, MySqlRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, MySqlConnection, Row as _};
+use tokio::time::sleep;
 
 use super::workload::failed;
 use crate::failure::Outcome;
 use crate::url::hosts;
+
+/// How often, and how many times at most, the server is asked whether it rests.
+const REST_LOOK: Duration = Duration::from_millis(200);
+const REST_LOOKS: u32 = 300;
+/// Transactions that may wait to be purged on a server that rests.
+const UNPURGED_MAX: u64 = 1_000;
 
 /// A connection to the server, apart from those of the queue.
 #[derive(Debug)]
@@ -94,12 +102,7 @@ impl Server {
 
     /// What the server has done until now.
     pub(super) async fn counters(&mut self) -> Outcome<Counters> {
-        let told = |error| failed("cannot read the server's counters", error);
-        let rows = self.conn.fetch_all("SHOW GLOBAL STATUS").await.map_err(told)?;
-        let all: HashMap<String, u64> = rows
-            .iter()
-            .filter_map(|row| Some((text(row, 0).to_ascii_lowercase(), text(row, 1).parse().ok()?)))
-            .collect();
+        let all = self.status().await?;
         let sum = |names: &[&str]| names.iter().filter_map(|name| all.get(*name)).sum();
         let binlog_bytes = match all.get("binlog_bytes_written") {
             Some(bytes) => Some(*bytes),
@@ -123,6 +126,40 @@ impl Server {
             binlog_bytes,
             own,
         })
+    }
+
+    /// Waits until the server has done what is left of work that is over, as far as it tells and for a minute at most: it writes back
+    /// changed pages, and purges what was removed.
+    pub(super) async fn rest(&mut self) -> Outcome {
+        for _ in 0..REST_LOOKS {
+            let status = self.status().await?;
+            let pages =
+                |name: &str| status.get(&format!("innodb_buffer_pool_pages_{name}")).copied().unwrap_or_default();
+            let is_clean = pages("dirty") <= pages("total") / 20;
+            if is_clean && self.unpurged(&status).await <= UNPURGED_MAX {
+                break;
+            }
+            sleep(REST_LOOK).await;
+        }
+        Ok(())
+    }
+
+    /// Transactions whose removals are not purged yet; none where the account may not know.
+    async fn unpurged(&mut self, status: &HashMap<String, u64>) -> u64 {
+        if let Some(count) = status.get("innodb_history_list_length") {
+            return *count;
+        }
+        let sql = "SELECT count FROM information_schema.innodb_metrics WHERE name = 'trx_rseg_history_len'";
+        let row = self.conn.fetch_one(sql).await;
+        row.ok().and_then(|row| row.try_get_unchecked(0).ok()).unwrap_or_default()
+    }
+
+    async fn status(&mut self) -> Outcome<HashMap<String, u64>> {
+        let rows = self.conn.fetch_all("SHOW GLOBAL STATUS").await;
+        let rows = rows.map_err(|error| failed("cannot read the server's counters", error))?;
+        let counted =
+            rows.iter().filter_map(|row| Some((text(row, 0).to_ascii_lowercase(), text(row, 1).parse().ok()?)));
+        Ok(counted.collect())
     }
 
     /// The bytes of all binlog files; they only ever grow while the bench runs, unless files are purged.
