@@ -143,6 +143,8 @@ impl<S: ?Sized> Queue<S> {
 
     /// Enqueues tasks whose types are only known at run time, in batches as large as the store takes. All are checked
     /// before the first is written.
+    ///
+    /// The answers come in the order of the tasks. Ids rise in it within each queue and priority, and not over all of them.
     pub fn enqueue_specs(&self, specs: impl IntoIterator<Item = TaskSpec>) -> EnqueueAll<'_, S> {
         EnqueueAll::new(self, specs.into_iter().map(Ok))
     }
