@@ -28,7 +28,7 @@ const MARKS_MAX: usize = 10_000;
 /// Lanes that a look does not look at from the head, at most. The server takes ten times as long for each of them as for one that is
 /// looked at from the head and has nothing to pass over; and the statement must stay small.
 const BOUNDS_MAX: usize = 8;
-/// A look from the head that takes so much longer than looks mostly do passes over more than a few rows.
+/// A look from the head that takes so much longer than twice the usual time passes over more than a few rows.
 const LOOK_SLOW: Duration = Duration::from_millis(3);
 /// The quickest look is forgotten by one part in so many with each that comes after: the server may be another one by then.
 const FORGETTING: u32 = 64;
@@ -197,13 +197,15 @@ impl Lanes {
     /// removed and cannot be purged, the looks of the next second begin behind that. Else none does: what is committed late would be
     /// seen later. Nor where there are several lanes: a seek passes over what was removed from the lanes behind its own.
     pub(crate) fn looked(&self, survey: &Survey, took: Duration) {
-        let quickest = {
+        // The first look has none to be held against. Those that follow a bound show how long one takes that has little to pass over.
+        let usual = {
             let mut quickest = lock(&self.quickest);
-            let least = quickest.map_or(took, |quickest| took.min(quickest + quickest / FORGETTING));
-            *quickest.insert(least)
+            let usual = quickest.map(|quickest| took.min(quickest + quickest / FORGETTING));
+            *quickest = usual.or(Some(took));
+            usual.unwrap_or_default()
         };
         let &[(lane, first)] = survey.heads.as_slice() else { return };
-        if took < quickest + LOOK_SLOW {
+        if took < usual * 2 + LOOK_SLOW {
             return;
         }
         let young = survey.now.before(YOUNG).as_micros();
@@ -494,6 +496,11 @@ mod tests {
         lanes.looked(&survey(None), quick);
         lanes.looked(&survey(Some(500)), slow);
         assert_eq!(lanes.bounds(), [Bound { lane: LANE, from: 500 }], "what waits is seen");
+
+        let lanes = Lanes::default();
+        lanes.tell(at(10));
+        lanes.looked(&survey(None), slow);
+        assert_eq!(lanes.bounds(), [Bound { lane: LANE, from: young }], "nothing says that this is usual");
     }
 
     #[test]

@@ -66,7 +66,10 @@ pub(crate) fn claim(work: &mut Work<'_>, request: &ClaimRequest) -> Result<Claim
             let payload = payloads.next().unwrap_or_else(|| Err(no_payload(row.id)));
             let task =
                 payload.and_then(|payload| claimed_task(work, row, to, request.claim, task_type, queue, payload));
-            let Some(task) = work.pass_over_corrupt(task)? else { continue };
+            let Some(task) = work.pass_over_corrupt(task)? else {
+                work.memory.avoid(row.id, work.now);
+                continue;
+            };
             claimed.tasks.push(task);
         } else {
             let reason = to.reason.unwrap_or(FailureReason::BudgetExceeded);

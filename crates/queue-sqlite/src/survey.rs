@@ -236,7 +236,9 @@ impl<'r> Look<'r> {
 
     /// Judges the first of some due rows.
     fn meet(&mut self, work: &mut Work<'_>, lane: &Lane, turn: &Turn<'_>, rows: &[Due]) -> Result<Met> {
-        let Some(row) = rows.first() else { return Ok(Met::Done) };
+        let Some(row) = rows.first().filter(|row| !work.memory.avoids(row.task, work.now)) else {
+            return Ok(Met::Done);
+        };
         let unregistered = !self.types.contains_key(&row.type_id);
         if unregistered && !self.unnamed.contains_key(&row.type_id) {
             let name = work.memory.names.name(work.conn, row.type_id).and_then(|name: Option<TaskType>| {

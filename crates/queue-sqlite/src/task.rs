@@ -35,7 +35,8 @@ pub(crate) use {stored_columns, task_columns};
 
 /// Whether it shall be cancelled is looked up apart, because nearly always nothing shall.
 const LOAD: &str = concat!("SELECT ", stored_columns!(), ", 0 FROM queue_task AS t WHERE t.id = ?1");
-const LOAD_RUN: &str = concat!("SELECT ", stored_columns!(), ", 0 FROM queue_task AS t WHERE t.id BETWEEN ?1 AND ?2");
+const LOAD_RUN: &str =
+    concat!("SELECT ", stored_columns!(), ", 0 FROM queue_task AS t WHERE t.id BETWEEN ?1 AND ?2 ORDER BY t.id");
 const IS_SIGNALLED: &str = "SELECT 1 FROM queue_signal WHERE task_id = ?1 AND claim_id = ?2";
 /// A move of a task, or of several at once: only where status and claim are still what was read.
 macro_rules! moving {
@@ -219,7 +220,8 @@ impl TaskRow {
     }
 
     /// Moves the task to the state that a transition led to, with its places in the lists of what waits and what ended:
-    /// the one exit through which every status changes. `false`, and nothing is written, when the row has gone on since it was read.
+    /// the one exit through which a status changes, but for [runs](crate::runs::try_advance), which write the same for several tasks at
+    /// once. `false`, and nothing is written, when the row has gone on since it was read.
     pub(crate) fn try_advance(&self, work: &Work<'_>, to: &TaskState) -> Result<bool> {
         if let Some(defect) = to.defect() {
             return Err(StoreError::corrupt(Some(self.id), defect).into());

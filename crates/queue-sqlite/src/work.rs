@@ -1,7 +1,9 @@
 //! What a job works with: the connection it may use until it ends, one reading of the clock, the known names.
 
 use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use queue_core::{StoreError, TaskId, Timestamp};
 use rusqlite::{CachedStatement, Connection, Params, Row};
@@ -14,6 +16,9 @@ use crate::names::Names;
 
 /// Corrupt tasks that are told in the log, each once, at most.
 const TOLD_MAX: usize = 1_000;
+/// How long a task is not tried again that could not be claimed, and how many such are kept, at most.
+const AVOIDED_FOR: Duration = Duration::from_secs(5);
+const AVOIDED_MAX: usize = 10_000;
 
 pub(crate) type Result<T, E = Fault> = std::result::Result<T, E>;
 
@@ -44,7 +49,9 @@ pub(crate) struct Memory {
     pub(crate) marks: Marks,
     held: Held,
     pub(crate) buffers: Buffers,
-    told: std::collections::BTreeSet<Option<TaskId>>,
+    told: BTreeSet<Option<TaskId>>,
+    /// Tasks that were judged and could not be claimed, by their stored numbers, and until when they are passed over.
+    avoided: BTreeMap<i64, Timestamp>,
 }
 
 impl Memory {
@@ -53,6 +60,20 @@ impl Memory {
         self.names.forget();
         self.marks = Marks::default();
         self.held = Held::default();
+    }
+
+    /// Passes over this task for a while: it takes room in a claim before it is known that it cannot be claimed, and again and again
+    /// it would take that of the tasks behind it.
+    pub(crate) fn avoid(&mut self, task: TaskId, now: Timestamp) {
+        if self.avoided.len() >= AVOIDED_MAX {
+            self.avoided.clear();
+        }
+        self.avoided.insert(task.number(), now.after(AVOIDED_FOR));
+    }
+
+    /// Whether the task of this number is passed over.
+    pub(crate) fn avoids(&self, task: i64, now: Timestamp) -> bool {
+        self.avoided.get(&task).is_some_and(|until| *until > now)
     }
 }
 

@@ -120,6 +120,23 @@ async fn a_payload_that_is_gone_costs_its_own_task_only() {
     }
 }
 
+/// It is seen only when its slot is given away already.
+#[tokio::test]
+async fn payloads_that_are_gone_do_not_take_the_only_slot_for_ever() {
+    let file = File::new();
+    let store = file.store().await;
+    let ids = put(&store, 3).await;
+    for gone in &ids[..2] {
+        damage(&file, "DELETE FROM queue_payload WHERE task_id = ?1", *gone);
+    }
+    let session = session(&store, 1).await;
+    let mut taken = Vec::new();
+    for number in 1..=3 {
+        taken.extend(claim(&store, request(session, number, 1)).await.tasks.iter().map(|task| task.id));
+    }
+    assert_eq!(taken, [ids[2]]);
+}
+
 #[tokio::test]
 async fn a_corrupt_task_is_stale_to_its_holder_and_the_neighbours_settle() {
     let file = File::new();
