@@ -69,13 +69,30 @@ impl<'a> Admission<'a> {
 
     /// Judges one due row and takes it off the account.
     pub fn admit(&mut self, candidate: &Candidate<'_>) -> Verdict {
-        let verdict = self.judge(candidate);
-        self.take(candidate, verdict);
+        let of_type = self.of_type(candidate);
+        let verdict = self.weigh(candidate, of_type);
+        self.charge(candidate, of_type, verdict);
         verdict
     }
 
     /// Judges one due row, for those who find out only then whether it can be taken at all: what can takes [room](Self::take).
     pub fn judge(&self, candidate: &Candidate<'_>) -> Verdict {
+        self.weigh(candidate, self.of_type(candidate))
+    }
+
+    /// Takes a row off the account that was [judged](Self::judge) last.
+    pub fn take(&mut self, candidate: &Candidate<'_>, verdict: Verdict) {
+        self.charge(candidate, self.of_type(candidate), verdict);
+    }
+
+    /// Which of the types that have a limit of their own it is of.
+    #[inline]
+    fn of_type(&self, candidate: &Candidate<'_>) -> Option<usize> {
+        self.left.per_type.iter().position(|(name, _)| name == candidate.task_type)
+    }
+
+    #[inline]
+    fn weigh(&self, candidate: &Candidate<'_>, of_type: Option<usize>) -> Verdict {
         let served = self.scope.serves(candidate.queue, candidate.task_type);
         if !served && !self.scope.reaches(candidate.queue, candidate.task_type) {
             return Verdict::Skip;
@@ -90,8 +107,8 @@ impl<'a> Admission<'a> {
         if self.left.tasks == 0 {
             return Verdict::Full;
         }
-        let of_type = self.left.per_type.iter().find(|(name, _)| name == candidate.task_type);
-        if of_type.is_some_and(|(_, left)| *left == 0) || (candidate.suspect && self.left.suspects == 0) {
+        let is_spent = of_type.is_some_and(|of_type| self.left.per_type[of_type].1 == 0);
+        if is_spent || (candidate.suspect && self.left.suspects == 0) {
             return Verdict::Skip;
         }
         // Last: what would not run however small it were must hide nothing because of its size.
@@ -101,12 +118,12 @@ impl<'a> Admission<'a> {
         Verdict::Run
     }
 
-    /// Takes a row off the account that was [judged](Self::judge) last.
-    pub fn take(&mut self, candidate: &Candidate<'_>, verdict: Verdict) {
+    #[inline]
+    fn charge(&mut self, candidate: &Candidate<'_>, of_type: Option<usize>, verdict: Verdict) {
         match verdict {
             Verdict::Run => {
-                let of_type = self.left.per_type.iter_mut().find(|(name, _)| name == candidate.task_type);
-                if let Some((_, left)) = of_type {
+                if let Some(of_type) = of_type {
+                    let left = &mut self.left.per_type[of_type].1;
                     *left = left.saturating_sub(1);
                 }
                 self.left.suspects = self.left.suspects.saturating_sub(usize::from(candidate.suspect));
