@@ -86,12 +86,12 @@ impl<'a> Admission<'a> {
     }
 
     /// Which of the types that have a limit of their own it is of.
-    #[inline]
+    #[inline(always)]
     fn of_type(&self, candidate: &Candidate<'_>) -> Option<usize> {
         self.left.per_type.iter().position(|(name, _)| name == candidate.task_type)
     }
 
-    #[inline]
+    #[inline(always)]
     fn weigh(&self, candidate: &Candidate<'_>, of_type: Option<usize>) -> Verdict {
         let served = self.scope.serves(candidate.queue, candidate.task_type);
         if !served && !self.scope.reaches(candidate.queue, candidate.task_type) {
@@ -118,7 +118,7 @@ impl<'a> Admission<'a> {
         Verdict::Run
     }
 
-    #[inline]
+    #[inline(always)]
     fn charge(&mut self, candidate: &Candidate<'_>, of_type: Option<usize>, verdict: Verdict) {
         match verdict {
             Verdict::Run => {
