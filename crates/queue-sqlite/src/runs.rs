@@ -6,17 +6,18 @@ use std::mem;
 use queue_core::{ClaimId, FailureReason, Fence, Status, StoreError, TaskId, TaskState, Timestamp};
 use rusqlite::params;
 
-use crate::task::{Change, TaskRow, end, start};
+use crate::task::{Change, TaskRow, add_finished, drop_ready, end, start};
 use crate::work::{Id as _, Result, Work};
 
 // `OR FAIL`: what a statement has done when it meets a row that the table refuses is undone with the whole job, so SQLite need not
 // keep a copy of each page for undoing the statement alone.
 const START: &str = start!("UPDATE OR FAIL", "id BETWEEN ?1 AND ?9");
 const END: &str = end!("UPDATE OR FAIL", "id BETWEEN ?1 AND ?8");
-const DROP_READY: &str = "DELETE FROM queue_ready WHERE queue_id = ?1 AND suspect = ?2 AND rank = ?3 AND run_at = ?4 \
-                          AND task_id BETWEEN ?5 AND ?6";
-const ADD_FINISHED: &str = "INSERT OR FAIL INTO queue_finished (status, completed_at, task_id, type_id, queue_id, reason) \
-                            SELECT ?3, ?4, id, type_id, queue_id, ?5 FROM queue_task WHERE id BETWEEN ?1 AND ?2";
+const DROP_READY: &str = drop_ready!("task_id BETWEEN ?5 AND ?6");
+const ADD_FINISHED: &str = add_finished!(
+    "INSERT OR FAIL",
+    "SELECT ?3, ?4, id, type_id, queue_id, ?5 FROM queue_task WHERE id BETWEEN ?1 AND ?2"
+);
 
 /// A task's row, as it was read, and the state that a transition led to.
 #[derive(Debug)]

@@ -58,7 +58,21 @@ macro_rules! end {
         $crate::task::moving!($update, "status = ?4, reason = ?5, claim_id = ?6, completed_at = ?7", $ids)
     };
 }
-pub(crate) use {end, moving, start};
+
+/// Takes a task, or several of one place, off the list of what waits.
+macro_rules! drop_ready {
+    ($ids:literal) => {
+        concat!("DELETE FROM queue_ready WHERE queue_id = ?1 AND suspect = ?2 AND rank = ?3 AND run_at = ?4 AND ", $ids)
+    };
+}
+
+/// Puts a task, or several, on the list of what ended.
+macro_rules! add_finished {
+    ($insert:literal, $rows:literal) => {
+        concat!($insert, " INTO queue_finished (status, completed_at, task_id, type_id, queue_id, reason) ", $rows)
+    };
+}
+pub(crate) use {add_finished, drop_ready, end, moving, start};
 
 const MOVE: &str = moving!(
     "UPDATE",
@@ -70,10 +84,8 @@ const START: &str = start!("UPDATE", "id = ?1");
 const END: &str = end!("UPDATE", "id = ?1");
 const ADD_READY: &str = "INSERT INTO queue_ready (queue_id, suspect, rank, run_at, task_id, type_id, deadline_at, bytes, again) \
                          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-const DROP_READY: &str =
-    "DELETE FROM queue_ready WHERE queue_id = ?1 AND suspect = ?2 AND rank = ?3 AND run_at = ?4 AND task_id = ?5";
-const ADD_FINISHED: &str = "INSERT INTO queue_finished (status, completed_at, task_id, type_id, queue_id, reason) \
-                            VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const DROP_READY: &str = drop_ready!("task_id = ?5");
+const ADD_FINISHED: &str = add_finished!("INSERT", "VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
 const DROP_FINISHED: &str = "DELETE FROM queue_finished WHERE status = ?1 AND completed_at = ?2 AND task_id = ?3";
 const SIGNAL: &str = "INSERT OR REPLACE INTO queue_signal (task_id, claim_id, created_at) VALUES (?1, ?2, ?3)";
 const DROP_SIGNAL: &str = "DELETE FROM queue_signal WHERE task_id = ?1";
