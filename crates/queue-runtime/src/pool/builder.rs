@@ -227,7 +227,8 @@ impl<S: Send + Sync + 'static> Pool<S> {
     }
 
     /// Removes tasks that ended longer ago than this, while the pool works; without it everything is kept. In small batches, about
-    /// as many as end here, so that history does not grow and the pool is hardly slowed down. All pools may have it, or one.
+    /// as many as end here, so that history does not grow. While more is due than the pool can take, work comes first, and batches
+    /// take a tenth of the time. All pools may have it, or one.
     ///
     /// It is about the whole database, whatever queues and types this pool serves: where pools differ, the shortest time
     /// holds. An idempotency key outlives its task, for 24 hours from its enqueue.

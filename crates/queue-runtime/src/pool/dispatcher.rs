@@ -34,6 +34,7 @@ use super::heartbeat::Orders;
 use super::held::Slots;
 use super::listener::Afar;
 use super::pace::{Pace, Poll, Trouble};
+use super::pruner::Workload;
 use super::report::Report;
 
 /// How often progress is written and handlers are looked after.
@@ -122,8 +123,8 @@ pub(crate) struct Dispatcher {
     board: Arc<Board>,
     executor: Arc<Executor>,
     orders: watch::Sender<Orders>,
-    /// Tasks whose end was written, for the pruner.
-    ended: watch::Sender<u64>,
+    /// For the pruner.
+    workload: watch::Sender<Workload>,
     scope: Scope,
     /// Whether every type has a limit of its own.
     all_limited: bool,
@@ -191,7 +192,7 @@ impl Dispatcher {
         board: Arc<Board>,
         orders: watch::Sender<Orders>,
         events: mpsc::Sender<Event>,
-        ended: watch::Sender<u64>,
+        workload: watch::Sender<Workload>,
         afar: Afar,
     ) -> Self {
         let (limits, now) = (config.store.limits(), config.clock.monotonic());
@@ -206,7 +207,7 @@ impl Dispatcher {
             executor: Arc::new(executor),
             board,
             orders,
-            ended,
+            workload,
             session: None,
             reckoning: Reckoning::new(Timestamp::EPOCH, now),
             slots: Slots::new(types),

@@ -14,7 +14,7 @@ use super::dispatcher::{Control, Dispatcher};
 use super::error::StartError;
 use super::heartbeat::{Heartbeat, Orders};
 use super::listener::Listener;
-use super::pruner::Pruner;
+use super::pruner::{Pruner, Workload};
 use super::reaper::Reaper;
 use super::report::Report;
 use super::sampler::Sampler;
@@ -50,8 +50,8 @@ impl Engine {
             config.spawn.spawn("sampler", Box::pin(Sampler::new(Arc::clone(&config)).run(stop.clone())));
         }
 
-        let (ended, ended_by_now) = watch::channel(0);
-        if let Some(pruner) = Pruner::new(&config, &board, ended_by_now) {
+        let (workload, workload_now) = watch::channel(Workload::default());
+        if let Some(pruner) = Pruner::new(&config, &board, workload_now) {
             config.spawn.spawn("pruner", Box::pin(pruner.run(stop.clone())));
         }
         let (afar, listener) = Listener::new(&config);
@@ -63,7 +63,7 @@ impl Engine {
         let (tell, report) = oneshot::channel();
         // Room for what every slot can say at once.
         let (events, taken) = mpsc::channel(2 * (config.concurrency + config.prefetch) + 64);
-        let dispatcher = Dispatcher::new(Arc::clone(&config), board, orders, events, ended, afar);
+        let dispatcher = Dispatcher::new(Arc::clone(&config), board, orders, events, workload, afar);
         let (spawn, kept) = (Arc::clone(&config.spawn), Arc::clone(&config));
         spawn.spawn(
             "dispatcher",

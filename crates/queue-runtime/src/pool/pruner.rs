@@ -1,9 +1,9 @@
 //! Removes tasks that ended long ago, as the pool's retention says, beside the pool's own work and not in its way.
 //!
 //! The pool pays for it with its own pace: a little more is removed than ends here, so that in all processes together as much
-//! goes as comes. Batches take a third of the time at most: a store that is busy to its limit answers later, and then the work of
-//! the day comes first, and history after it. Where less ends than is old (after that, or when the setting was changed) batches follow
-//! on one another as well, and take a tenth of the time. Once nothing is old enough, a look now and then.
+//! goes as comes. Batches take a third of the time at most. Where less ends than is old (after a backlog, or when the setting was
+//! changed) batches follow on one another as well, and take a tenth of the time. While more is due than the pool can take, they take
+//! no more than that either: the work of the day comes first, and history after it. Once nothing is old enough, a look now and then.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::pace::{Trouble, shared};
 const BATCH: usize = 500;
 /// Tasks that must have ended for another batch to follow at once: fewer than it removes, so that history does not grow.
 const PRICE: u64 = (BATCH - BATCH / 16) as u64;
-/// A pause is so many times as long as the batch took, at least; and where too few have ended, at most.
+/// A pause is so many times as long as the batch took, at least; and where too few have ended, or more is due, at most.
 const PAUSES_MIN: u32 = 2;
 const PAUSES_MAX: u32 = 9;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -31,6 +31,15 @@ const CALM: Duration = Duration::from_secs(10);
 /// The first wait after the store failed, and the longest.
 const TROUBLE_MIN: Duration = Duration::from_secs(1);
 const TROUBLE_MAX: Duration = Duration::from_secs(60);
+
+/// What the pool has to do and has done, as far as it sets the pace of the pruner.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Workload {
+    /// Tasks whose end the pool has written.
+    pub(crate) ended: u64,
+    /// Whether its last claim left something that was due.
+    pub(crate) backlog: bool,
+}
 
 /// Tasks of one status, and how long they are kept.
 #[derive(Debug)]
@@ -46,9 +55,8 @@ struct Rule {
 pub(crate) struct Pruner {
     config: Arc<Config>,
     board: Arc<Board>,
-    /// Tasks whose end this pool has written.
-    ended: watch::Receiver<u64>,
-    /// Those of them that have paid for a batch.
+    workload: watch::Receiver<Workload>,
+    /// Tasks whose end has paid for a batch.
     paid: u64,
     rules: Vec<Rule>,
     trouble: Trouble,
@@ -56,14 +64,14 @@ pub(crate) struct Pruner {
 
 impl Pruner {
     /// `None` when everything is kept.
-    pub(crate) fn new(config: &Arc<Config>, board: &Arc<Board>, ended: watch::Receiver<u64>) -> Option<Self> {
+    pub(crate) fn new(config: &Arc<Config>, board: &Arc<Board>, workload: watch::Receiver<Workload>) -> Option<Self> {
         let look_at = config.clock.monotonic();
         let rules = config.retention.rules().into_iter().map(|(status, keep)| Rule { status, keep, look_at });
         let rules: Vec<_> = rules.collect();
         (!rules.is_empty()).then(|| Self {
             config: Arc::clone(config),
             board: Arc::clone(board),
-            ended,
+            workload,
             paid: 0,
             rules,
             trouble: Trouble::between(TROUBLE_MIN, TROUBLE_MAX),
@@ -122,14 +130,15 @@ impl Pruner {
         }
     }
 
-    /// Waits until as much has ended as pays for another batch, or for so long that this one does not count.
+    /// Waits until as much has ended as pays for another batch and nothing is left undone for it, or for so long that this one
+    /// does not count.
     async fn pause(&mut self, took: Duration) {
         let least = took.saturating_mul(PAUSES_MIN);
         let longest = shared(took.saturating_mul(PAUSES_MAX), self.board.live_sessions()).max(PAUSE_MIN);
         self.config.clock.sleep(least).await;
         let goal = self.paid + PRICE;
         let paying = async {
-            if self.ended.wait_for(|ended| *ended >= goal).await.is_err() {
+            if self.workload.wait_for(|now| now.ended >= goal && !now.backlog).await.is_err() {
                 // The pool has ended.
                 pending::<()>().await;
             }
@@ -139,7 +148,7 @@ impl Pruner {
             () = paying => true,
             () = self.config.clock.sleep(longest.saturating_sub(least)) => false,
         };
-        let ended = *self.ended.borrow();
+        let ended = self.workload.borrow().ended;
         // What ended while a batch took long pays for one more, and not for many.
         self.paid = if is_paid { goal.max(ended.saturating_sub(PRICE)) } else { ended };
     }

@@ -96,7 +96,7 @@ impl Dispatcher {
             self.settled(*slot);
         }
         if ended > 0 {
-            self.ended.send_modify(|total| *total += ended);
+            self.workload.send_modify(|workload| workload.ended += ended);
         }
         self.config.observe(&Observation::SettleBatch(batch.items.len()));
         if stale > 0 {
@@ -154,6 +154,7 @@ impl Dispatcher {
         let found = !(claimed.tasks.is_empty() && claimed.ended.is_empty());
         let more = claimed.next_due.is_some_and(|due| due <= claimed.now);
         self.backlog = found && more;
+        self.workload.send_if_modified(|told| std::mem::replace(&mut told.backlog, self.backlog) != self.backlog);
         self.next_due = claimed.next_due;
         if found {
             self.poll.reset(&self.config);
