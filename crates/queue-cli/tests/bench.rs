@@ -74,6 +74,15 @@ fn what_was_there_before_stays_behind_what_is_measured() {
 }
 
 #[test]
+fn the_latency_is_measured_at_a_given_rate_without_a_drain() {
+    let room = Room::new();
+    let figures = bench(&room, "sqlite://queue.db", &["--only", "latency", "--rate", "100"]).ok().json();
+    assert_eq!(figures["latency_rate_per_second"].as_f64(), Some(100.0));
+    positive(&figures, &["latency_p50_ms", "latency_p99_ms"]);
+    assert!(figures["drain_per_second"].is_null(), "{figures}");
+}
+
+#[test]
 fn history_is_removed_beside_the_drain_when_wanted() {
     let room = Room::new();
     for processes in ["1", "2"] {

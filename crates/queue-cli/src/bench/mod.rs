@@ -223,9 +223,10 @@ impl<'a> Measuring<'a> {
     }
 
     async fn latency(&self, queue: &Queue, work: &Arc<Workload>, figures: &mut Figures) -> Outcome {
-        let Some(rate) = figures.drain_per_second.map(|rate| rate / 2.0) else { return Ok(()) };
+        let half = figures.drain_per_second.map(|rate| rate / 2.0);
+        let Some(rate) = self.options.rate.map(f64::from).or(half) else { return Ok(()) };
         let times = latency::under_load(queue, work, self.options, rate);
-        let times = self.watch("latency at half of the drain's rate", 0, times).await?;
+        let times = self.watch("latency under load", 0, times).await?;
         figures.latency_rate_per_second = Some(rate);
         figures.latency_p50_ms = Some(times.percentile_ms(50));
         figures.latency_p95_ms = Some(times.percentile_ms(95));

@@ -52,6 +52,9 @@ pub(crate) struct Bench {
     /// Measure only this; what it needs is done unmeasured [default: everything]
     #[arg(long, value_name = "PART,…", value_delimiter = ',')]
     pub(crate) only: Vec<Part>,
+    /// Tasks enqueued a second while the latency under load is measured [default: half of what the drain makes]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) rate: Option<u32>,
     /// How long the cost of an idle pool is watched, and how long the latency under load
     #[arg(long, value_name = "DUR", default_value = "5s", value_parser = duration::parse)]
     pub(crate) watch: Duration,
@@ -66,7 +69,7 @@ pub(crate) enum Part {
     Drain,
     /// Single enqueues, from one caller and from 64
     Singles,
-    /// From due to started, at half of the drain's rate
+    /// From due to started, at half of the drain's rate or at --rate
     Latency,
     /// From enqueued to started, on an idle pool
     Pickup,
@@ -96,6 +99,8 @@ impl Bench {
 
     /// Whether anything is measured that takes a drain: an idle pool does where a snapshot keeps what was drained.
     pub(crate) fn needs_drain(&self) -> bool {
-        self.measures(Part::Drain) || self.measures(Part::Latency) || (self.snapshot && self.measures(Part::Idle))
+        self.measures(Part::Drain)
+            || (self.measures(Part::Latency) && self.rate.is_none())
+            || (self.snapshot && self.measures(Part::Idle))
     }
 }

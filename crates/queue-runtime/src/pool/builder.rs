@@ -26,7 +26,7 @@ use crate::retention::Retention;
 use crate::task::Task;
 
 /// Tasks that wait in the process beside those that run, at most, unless told otherwise.
-const PREFETCH_DEFAULT_MAX: usize = 100;
+const PREFETCH_DEFAULT: usize = 500;
 
 /// Works on the tasks of a queue, in as many processes as you like.
 ///
@@ -62,7 +62,7 @@ pub struct Pool<S = ()> {
     spawn: Arc<dyn Spawn>,
     name: Option<String>,
     concurrency: usize,
-    prefetch: Option<usize>,
+    prefetch: usize,
     lease: Duration,
     heartbeat: Option<Duration>,
     grace: Duration,
@@ -92,7 +92,7 @@ impl<S: Send + Sync + 'static> Pool<S> {
             spawn: Arc::new(Threads),
             name: None,
             concurrency: 16,
-            prefetch: None,
+            prefetch: PREFETCH_DEFAULT,
             lease: LEASE_DEFAULT,
             heartbeat: None,
             grace: Duration::from_secs(20),
@@ -184,11 +184,11 @@ impl<S: Send + Sync + 'static> Pool<S> {
         self
     }
 
-    /// How many tasks may wait in the process beside those that run, at most, so that slots do not stand empty while the
-    /// store is asked; as many as run (100 at most) unless told otherwise. Only as long as handlers are fast: a task that waits
-    /// for over a second is given back.
+    /// How many tasks may wait in the process beside those that run, at most, so that handlers do not stand idle while the
+    /// store is asked; 500 unless told otherwise. It never takes more than its handlers work off in a twentieth of a second, as
+    /// they have done lately, and none where they take 100 ms or more. A task that waits for over a second is given back.
     pub fn prefetch(mut self, tasks: usize) -> Self {
-        self.prefetch = Some(tasks);
+        self.prefetch = tasks;
         self
     }
 
@@ -352,7 +352,7 @@ impl<S: Send + Sync + 'static> Pool<S> {
             name: self.name.unwrap_or_else(|| format!("{host}:{}", std::process::id())),
             host,
             concurrency: self.concurrency,
-            prefetch: self.prefetch.unwrap_or(self.concurrency.min(PREFETCH_DEFAULT_MAX)),
+            prefetch: self.prefetch,
             lease: self.lease,
             heartbeat,
             grace: self.grace,
@@ -459,12 +459,12 @@ mod tests {
     #[test]
     fn no_default_is_missing() {
         let config = handled("a").config(None).unwrap();
-        assert_eq!((config.concurrency, config.prefetch), (16, 16));
+        assert_eq!((config.concurrency, config.prefetch), (16, 500));
         assert_eq!((config.lease, config.heartbeat), (Duration::from_secs(30), Duration::from_secs(5)));
         assert!(config.fail_unregistered.is_empty() && config.queues == Queues::All);
         assert_eq!(config.name, format!("{}:{}", config.host, std::process::id()));
-        let config = handled("a").concurrency(1_000).name("w").config(None).unwrap();
-        assert_eq!((config.prefetch, config.name.as_str()), (100, "w"));
+        let config = handled("a").concurrency(1_000).prefetch(0).name("w").config(None).unwrap();
+        assert_eq!((config.concurrency, config.prefetch, config.name.as_str()), (1_000, 0, "w"));
     }
 
     #[test]

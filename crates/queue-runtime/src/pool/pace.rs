@@ -11,6 +11,10 @@ const TROUBLE_MAX: Duration = Duration::from_secs(5);
 /// Handlers that take longer than this are not worth a prefetch: what waits for them is better left to others.
 const BRISK_MAX: Duration = Duration::from_millis(100);
 
+/// What is claimed ahead of handlers that are faster is worked off in so long: enough for a trip to a store that is not next door,
+/// and a wait that nobody notices.
+const AHEAD: Duration = Duration::from_millis(50);
+
 /// Sessions that may poll as often as they like; where more are alive, each polls more rarely, so that together they ask no more of
 /// the store than so many.
 const SHARERS: u32 = 4;
@@ -114,9 +118,10 @@ impl Pace {
         self.average = Some(BRISK_MAX.saturating_mul(4));
     }
 
-    /// Whether handlers are known to end soon, so that a task claimed ahead does not wait for long.
-    pub(crate) fn is_brisk(&self) -> bool {
-        self.average.is_some_and(|average| average < BRISK_MAX)
+    /// How many tasks so many handlers work off while a task that was claimed ahead may wait; none unless they are known to be fast.
+    pub(crate) fn ahead(&self, concurrency: usize) -> usize {
+        let Some(average) = self.average.filter(|average| *average < BRISK_MAX) else { return 0 };
+        usize::try_from(AHEAD.as_nanos() * concurrency as u128 / average.as_nanos().max(1)).unwrap_or(usize::MAX)
     }
 }
 
@@ -133,18 +138,32 @@ mod tests {
     #[test]
     fn a_prefetch_is_for_handlers_known_to_be_fast() {
         let mut pace = Pace::default();
-        assert!(!pace.is_brisk());
+        assert_eq!(pace.ahead(16), 0);
         pace.ran(Duration::from_millis(1));
-        assert!(pace.is_brisk());
+        assert_eq!(pace.ahead(16), 800);
         pace.stalled();
-        assert!(!pace.is_brisk());
+        assert_eq!(pace.ahead(16), 0);
         for _ in 0..40 {
             pace.ran(Duration::from_millis(1));
         }
-        assert!(pace.is_brisk());
+        assert!(pace.ahead(16) > 0);
         for _ in 0..20 {
             pace.ran(Duration::from_secs(1));
         }
-        assert!(!pace.is_brisk());
+        assert_eq!(pace.ahead(16), 0);
+    }
+
+    #[test]
+    fn what_is_claimed_ahead_is_worked_off_in_a_twentieth_of_a_second() {
+        let ahead = |micros, concurrency| {
+            let mut pace = Pace::default();
+            pace.ran(Duration::from_micros(micros));
+            pace.ahead(concurrency)
+        };
+        assert_eq!(
+            [(50_000, 4), (10_000, 4), (99_999, 4), (100_000, 4)].map(|(took, many)| ahead(took, many)),
+            [4, 20, 2, 0]
+        );
+        assert_eq!(ahead(0, usize::MAX), usize::MAX);
     }
 }

@@ -76,7 +76,8 @@ async fn nothing_is_claimed_while_settlements_fail() {
     for _ in 0..200 {
         world.enqueue("a", |_| {}).await;
     }
-    let running = world.pool_over(store.clone()).concurrency(4).on("a", async |_| Ok(())).start().await.unwrap();
+    let running =
+        world.pool_over(store.clone()).concurrency(4).prefetch(4).on("a", async |_| Ok(())).start().await.unwrap();
     world.until("it goes on failing", async || store.calls(Call::Settle) >= 10).await;
     let claims = store.calls(Call::Claim);
     let held = world.queue.store().sessions().await.unwrap()[0].running;

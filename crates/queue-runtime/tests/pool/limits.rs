@@ -98,7 +98,7 @@ async fn what_waits_too_long_in_the_process_is_given_back() {
         tokio::time::sleep(secs(20)).await;
         Ok(())
     };
-    let pool = world.pool().concurrency(2).on("fast", async |_| Ok(())).on("slow", slow);
+    let pool = world.pool().concurrency(2).prefetch(2).on("fast", async |_| Ok(())).on("slow", slow);
     let running = pool.start().await.unwrap();
     tokio::time::sleep(ms(500)).await;
     for _ in 0..8 {

@@ -57,7 +57,12 @@ impl Dispatcher {
     /// How many tasks one trip settles and claims, at most.
     fn trip_max(&self) -> usize {
         let least = if self.is_alone() { TRIP_FULL } else { TRIP_SHARED };
-        (self.config.concurrency + self.config.prefetch).div_ceil(SHARERS).max(least).min(self.batch_max)
+        self.held_max().div_ceil(SHARERS).max(least).min(self.batch_max)
+    }
+
+    /// How many tasks this process may hold: those that run, and those that are claimed ahead.
+    fn held_max(&self) -> usize {
+        self.config.concurrency + self.config.prefetch.min(self.pace.ahead(self.config.concurrency))
     }
 
     /// Whether a claim may leave at all.
@@ -67,9 +72,8 @@ impl Dispatcher {
 
     /// How many tasks a claim may take whose trip settles the first `settling` of what is pending.
     pub(super) fn room(&self, settling: usize) -> usize {
-        let prefetch = if self.pace.is_brisk() { self.config.prefetch } else { 0 };
         let used = self.slots.len() + self.reserved.tasks - self.freed(settling).count();
-        let room = (self.config.concurrency + prefetch).saturating_sub(used).min(self.trip_max());
+        let room = self.held_max().saturating_sub(used).min(self.trip_max());
         if self.waiting_bytes + self.reserved.bytes >= WAITING_BYTES_MAX {
             return 0;
         }
