@@ -26,7 +26,7 @@ Environment: QUEUE_DATABASE_URL names the database, QUEUE_LOG sets the log level
 
 /// Durable background tasks on the database you already run.
 #[derive(Debug, Parser)]
-#[command(name = "queue", version, after_help = AFTER_HELP, max_term_width = 110, disable_help_subcommand = true)]
+#[command(name = "queue", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -159,8 +159,8 @@ pub(crate) struct Work {
     /// End when nothing is left to do: nothing due, running or waiting to be tried again, in any process
     #[arg(long)]
     pub(crate) drain: bool,
-    /// Serve Prometheus metrics on http://ADDR/metrics
-    #[arg(long, value_name = "ADDR")]
+    /// Serve Prometheus metrics on http://ADDR/metrics, such as 127.0.0.1:9000
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(crate) metrics: Option<SocketAddr>,
 }
 
@@ -249,10 +249,11 @@ fn parse_priority(text: &str) -> Result<Priority, String> {
     Priority::parse(number).map_err(|error| error.to_string())
 }
 
-fn parse_budget(text: &str) -> Result<BudgetArg, duration::DurationError> {
+/// With a budget of nothing a task would fail before it could run.
+fn parse_budget(text: &str) -> Result<BudgetArg, String> {
     match text {
         "none" => Ok(BudgetArg(None)),
-        text => duration::parse(text).map(|length| BudgetArg(Some(length))),
+        text => parse_positive(text).map(|length| BudgetArg(Some(length))),
     }
 }
 
@@ -265,12 +266,16 @@ fn parse_lease(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn parse_positive(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_positive(text: &str) -> Result<Duration, String> {
     match duration::parse(text) {
         Ok(Duration::ZERO) => Err("it must be longer than 0s".to_owned()),
         Ok(length) => Ok(length),
         Err(error) => Err(error.to_string()),
     }
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "an address is an IP address and a port, such as 127.0.0.1:9000 or [::]:9000")
 }
 
 fn parse_id(text: &str) -> Result<TaskId, &'static str> {
@@ -329,11 +334,14 @@ mod tests {
             "queue enqueue a --batch - --payload 1",
             "queue enqueue a --batch - --key k",
             "queue enqueue a --max-attempts 0",
+            "queue enqueue a --budget 0s",
             "queue enqueue a --priority 101",
             "queue work",
             "queue work --exec a=cat --concurrency 0",
             "queue work --exec a=cat --timeout 0s",
             "queue work --exec a=cat --lease 999ms",
+            "queue work --exec a=cat --metrics localhost",
+            "queue bench --watch 0s",
             "queue task show 0",
             "queue task retry",
             "queue task list --status done",

@@ -44,7 +44,12 @@ impl Database {
         let named = |url: &str, source| {
             let url = url.trim();
             if url.is_empty() {
-                return Err(Failure::usage("the database URL is empty").hint("--database-url sqlite://queue.db"));
+                let said = match &source {
+                    Source::Variable => format!("{URL_VARIABLE} is set, but empty"),
+                    Source::File(file) => format!("{} holds no URL, it is empty", file.display()),
+                    Source::Option | Source::Default => "the database URL is empty".to_owned(),
+                };
+                return Err(Failure::usage(said).hint(format!("--database-url {DEFAULT_URL}")));
             }
             Ok(Self { url: url.to_owned(), source })
         };
@@ -163,6 +168,12 @@ impl Database {
         }])
     }
 
+    /// Where the file would be, when there is no such directory.
+    pub(crate) fn missing_directory(&self) -> Option<&Path> {
+        let directory = self.file()?.parent()?;
+        (!directory.as_os_str().is_empty() && !directory.exists()).then_some(directory)
+    }
+
     fn missing(&self) -> Failure {
         Failure::failed(format!("there is no {} yet", self.shown())).hint(self.command("migrate"))
     }
@@ -211,6 +222,13 @@ impl Database {
                 "the schema of {shown} is version {found}, and this program needs version {needed}"
             ))
             .hint(self.command("migrate")),
+            StoreError::Other { source } if file && source.to_string().contains(&shown) => {
+                let failure = Failure::failed(source.to_string());
+                match self.missing_directory() {
+                    Some(directory) => failure.hint(format!("mkdir -p {}", directory.display())),
+                    None => failure,
+                }
+            }
             StoreError::Other { source } => Failure::failed(format!("{shown}: {}", without_place(&source.to_string()))),
             _ => Failure::failed(format!("{shown}: {}", without_place(&error.to_string()))),
         }

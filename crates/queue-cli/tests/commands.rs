@@ -84,6 +84,23 @@ fn every_option_of_enqueue_is_kept() {
 }
 
 #[test]
+fn what_is_due_later_says_when() {
+    let room = Room::new();
+    let later = room.run(&["enqueue", "a", "--delay", "2h"]).ok().out;
+    assert_eq!(later, "enqueued task 1: a in queue default, due in 2h00m\n");
+    let at = room.run(&["enqueue", "a", "--at", "2099-01-31T10:00:00+01:00"]).ok().out;
+    assert!(at.ends_with(", due at 2099-01-31T09:00:00.000000Z\n"), "{at}");
+}
+
+#[test]
+fn help_comes_in_both_ways() {
+    let room = Room::new();
+    let help = room.run(&["help", "task", "list"]).ok().out;
+    assert_eq!(help, room.run(&["task", "list", "--help"]).ok().out);
+    assert!(help.contains("--status <STATUS>"), "{help}");
+}
+
+#[test]
 fn a_key_makes_enqueueing_repeatable() {
     let room = Room::new();
     let args = ["--json", "enqueue", "a", "--key", "order-7", "--payload", "1"];

@@ -227,21 +227,21 @@ impl<'a> Measuring<'a> {
         let times = latency::under_load(queue, work, self.options, rate);
         let times = self.watch("latency at half of the drain's rate", 0, times).await?;
         figures.latency_rate_per_second = Some(rate);
-        figures.latency_p50_ms = Some(times.percentile_ms(50));
-        figures.latency_p95_ms = Some(times.percentile_ms(95));
-        figures.latency_p99_ms = Some(times.percentile_ms(99));
+        figures.latency_p50_ms = times.percentile_ms(50);
+        figures.latency_p95_ms = times.percentile_ms(95);
+        figures.latency_p99_ms = times.percentile_ms(99);
         Ok(())
     }
 
     async fn pickup(&self, queue: &Queue, work: &Workload, figures: &mut Figures) -> Outcome {
         let here = latency::pickup_here(queue, work, self.options);
         let times = self.watch("single tasks on an idle pool", 0, here).await?;
-        figures.pickup_p50_ms = Some(times.percentile_ms(50));
-        figures.pickup_p99_ms = Some(times.percentile_ms(99));
+        figures.pickup_p50_ms = times.percentile_ms(50);
+        figures.pickup_p99_ms = times.percentile_ms(99);
         let across = latency::pickup_across(queue, self.place.database().url(), work, self.options);
         let times = self.watch("single tasks on an idle pool of another process", 0, across).await?;
-        figures.pickup_across_p50_ms = Some(times.percentile_ms(50));
-        figures.pickup_across_p99_ms = Some(times.percentile_ms(99));
+        figures.pickup_across_p50_ms = times.percentile_ms(50);
+        figures.pickup_across_p99_ms = times.percentile_ms(99);
         Ok(())
     }
 
@@ -251,8 +251,8 @@ impl<'a> Measuring<'a> {
         }
         self.spinner.say("an idle pool".to_owned());
         let idle = idle::watch(self.place, queue, work, self.options).await?;
-        figures.idle_claim_p50_ms = Some(idle.claims.percentile_ms(50));
-        figures.idle_claim_p99_ms = Some(idle.claims.percentile_ms(99));
+        figures.idle_claim_p50_ms = idle.claims.percentile_ms(50);
+        figures.idle_claim_p99_ms = idle.claims.percentile_ms(99);
         if let Some(cost) = idle.cost {
             figures.idle_statements_per_second = Some(cost.statements as f64 / idle.seconds);
             figures.idle_writes_per_second = Some(cost.writes as f64 / idle.seconds);
@@ -262,8 +262,8 @@ impl<'a> Measuring<'a> {
             self.spinner.say("an idle pool that has just connected".to_owned());
             let fresh = self.place.open().await?;
             let idle = idle::watch(self.place, &fresh, work, self.options).await?;
-            figures.idle_claim_fresh_p50_ms = Some(idle.claims.percentile_ms(50));
-            figures.idle_claim_fresh_p99_ms = Some(idle.claims.percentile_ms(99));
+            figures.idle_claim_fresh_p50_ms = idle.claims.percentile_ms(50);
+            figures.idle_claim_fresh_p99_ms = idle.claims.percentile_ms(99);
         }
         Ok(())
     }

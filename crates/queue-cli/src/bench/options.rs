@@ -1,9 +1,10 @@
 //! What the bench is told.
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 
-use crate::duration;
-use std::time::Duration;
+use crate::args::parse_positive;
 
 /// The options of `queue bench`.
 #[derive(Args, Clone, Debug)]
@@ -53,7 +54,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "PART,…", value_delimiter = ',')]
     pub(crate) only: Vec<Part>,
     /// How long the cost of an idle pool is watched, and how long the latency under load
-    #[arg(long, value_name = "DUR", default_value = "5s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DUR", default_value = "5s", value_parser = parse_positive)]
     pub(crate) watch: Duration,
 }
 

@@ -39,8 +39,7 @@ impl Tasks<'_> {
     }
 
     fn not_found(&self, ids: &[TaskId]) -> Failure {
-        let ids = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        Failure::new(Code::NotFound, format!("there is no task {ids}")).hint(self.database.command("task list"))
+        Failure::new(Code::NotFound, missing(ids)).hint(self.database.command("task list"))
     }
 
     async fn list(&self, args: List, output: &mut Output) -> Outcome {
@@ -138,14 +137,16 @@ impl Tasks<'_> {
             (false, true) => Err(self.not_found(&unknown)),
             (true, false) => Err(Failure::failed(refused.join("; "))),
             (false, false) => {
-                refused.push(format!(
-                    "there is no task {}",
-                    unknown.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-                ));
+                refused.push(missing(&unknown));
                 Err(Failure::failed(refused.join("; ")))
             }
         }
     }
+}
+
+fn missing(ids: &[TaskId]) -> String {
+    let listed = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    format!("there {} {listed}", if ids.len() == 1 { "is no task" } else { "are no tasks" })
 }
 
 /// Who the audit says it was.
