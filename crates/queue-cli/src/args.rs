@@ -61,6 +61,17 @@ pub(crate) enum Command {
     Task(Task),
     /// Show how the queues stand
     Stats,
+    /// Pause a queue: no worker takes a task of it until it is resumed
+    Pause(Pause),
+    /// Resume a queue that was paused
+    Resume {
+        /// The queue
+        #[arg(value_name = "QUEUE")]
+        queue: QueueName,
+    },
+    /// Look at workers, and tell them to drain
+    #[command(subcommand)]
+    Worker(Worker),
     /// Look the database over and say what to do where something is wrong
     Doctor(Doctor),
     /// Remove ended tasks
@@ -162,6 +173,32 @@ pub(crate) struct Work {
     /// Serve Prometheus metrics on http://ADDR/metrics, such as 127.0.0.1:9000
     #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(crate) metrics: Option<SocketAddr>,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "What runs goes on, and tasks may be enqueued: they wait. Their budgets go on as well: a pause that is longer fails \
+them. Pausing a paused queue again changes who and why."
+)]
+pub(crate) struct Pause {
+    /// The queue; it need not have been used yet
+    #[arg(value_name = "QUEUE")]
+    pub(crate) queue: QueueName,
+    /// Why, for those who look at `queue stats`
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) why: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Worker {
+    /// List the workers, the latest first
+    List,
+    /// Tell workers to take no more tasks, to end what they run, and to exit
+    Drain {
+        /// Their names, or ids where names are not enough
+        #[arg(value_name = "NAME|ID", required = true)]
+        workers: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

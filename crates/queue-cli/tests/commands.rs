@@ -93,6 +93,39 @@ fn what_is_due_later_says_when() {
 }
 
 #[test]
+fn nothing_of_a_paused_queue_runs_until_it_is_resumed() {
+    let room = Room::new();
+    room.run(&["pause", "mail"]).fails(1, "there is no queue.db yet");
+    room.run(&["enqueue", "a", "--queue", "mail"]).ok();
+    let paused = room.run(&["pause", "mail", "--why", "provider down"]).ok().out;
+    assert_eq!(paused, "queue mail is paused; queue resume mail resumes it\n");
+    let stats = room.run(&["stats", "--json"]).ok().json();
+    assert_eq!(stats["queues"][0]["paused"]["why"], "provider down", "{stats}");
+    let work = ["work", "--exec", "a=true", "--drain"];
+    assert_eq!(room.run(&work).ok().out, "completed 0\n");
+    assert_eq!(room.run(&["resume", "mail", "--json"]).ok().json(), json!({"queue": "mail", "paused": false}));
+    assert_eq!(room.run(&work).ok().out, "completed 1\n");
+}
+
+#[test]
+fn a_worker_is_listed_and_told_to_drain() {
+    let room = Room::new();
+    room.run(&["migrate"]).ok();
+    assert_eq!(room.run(&["worker", "list"]).ok().out, "no workers\n");
+    let worker = room.start(&["work", "--exec", "a=true", "--lease", "2s"]);
+    let listed = || room.run(&["worker", "list", "--json"]).ok().lines();
+    let found = eventually(|| listed().pop(), || "no worker".to_owned());
+    assert_eq!((&found["state"], &found["running"]), (&json!("alive"), &json!(0)), "{found}");
+    let name = found["name"].as_str().unwrap();
+    room.run(&["worker", "drain", name, "nobody"])
+        .fails(3, "there is no live worker nobody")
+        .hints("queue worker list");
+    let told = room.run(&["worker", "drain", name]).ok().out;
+    assert!(told.ends_with("is told to drain with its next heartbeat; it runs 0\n"), "{told}");
+    assert_eq!(worker.end().ok().out, "completed 0\n");
+}
+
+#[test]
 fn help_comes_in_both_ways() {
     let room = Room::new();
     let help = room.run(&["help", "task", "list"]).ok().out;

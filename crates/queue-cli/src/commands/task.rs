@@ -1,12 +1,11 @@
 //! `queue task list|show|retry|cancel`
 
-use std::env;
-
 use queue_runtime::queue_core::Store;
 use queue_runtime::queue_core::admin::{Acted, Action, Filter, Page, Selection};
 use queue_runtime::{TaskId, TaskRecord};
 use serde_json::json;
 
+use super::actor;
 use crate::args::{List, Task};
 use crate::database::{Database, Need};
 use crate::failure::{Code, Failure, Outcome};
@@ -147,10 +146,4 @@ impl Tasks<'_> {
 fn missing(ids: &[TaskId]) -> String {
     let listed = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     format!("there {} {listed}", if ids.len() == 1 { "is no task" } else { "are no tasks" })
-}
-
-/// Who the audit says it was.
-fn actor() -> String {
-    let user = ["USER", "LOGNAME"].iter().find_map(|name| env::var(name).ok()).filter(|user| !user.is_empty());
-    user.unwrap_or_else(|| "cli".to_owned())
 }
