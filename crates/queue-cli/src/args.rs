@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use queue_runtime::queue_core::FailureReason;
 use queue_runtime::{Priority, QueueName, Status, TaskId, TaskType, Timestamp};
 
 use crate::bench::Bench;
@@ -212,17 +213,50 @@ pub(crate) enum Task {
         id: TaskId,
     },
     /// Queue failed tasks again, with fresh attempts and a fresh budget
-    Retry {
-        /// The tasks
-        #[arg(value_name = "ID", required = true, value_parser = parse_id)]
-        ids: Vec<TaskId>,
-    },
+    Retry(Retry),
     /// Cancel tasks; the program of a running one is told to stop
-    Cancel {
-        /// The tasks
-        #[arg(value_name = "ID", required = true, value_parser = parse_id)]
-        ids: Vec<TaskId>,
-    },
+    Cancel(Cancel),
+}
+
+const BY_CONDITION: &str = "\
+Tasks are named by their ids, or by what they all are: then it is told how many there are, and --yes does it. Tasks that come to \
+match meanwhile are left alone.";
+
+#[derive(Args, Debug)]
+#[command(after_help = BY_CONDITION)]
+pub(crate) struct Retry {
+    /// The tasks
+    #[arg(value_name = "ID", required_unless_present_any = ["task_type", "queue", "reason"], value_parser = parse_id)]
+    pub(crate) ids: Vec<TaskId>,
+    #[command(flatten)]
+    pub(crate) all: All,
+    /// All that failed for this reason: exhausted, panicked, budget_exceeded, rejected, cancelled, crashed or unregistered
+    #[arg(long, value_name = "REASON", conflicts_with = "ids", value_parser = parse_reason)]
+    pub(crate) reason: Option<FailureReason>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = BY_CONDITION)]
+pub(crate) struct Cancel {
+    /// The tasks
+    #[arg(value_name = "ID", required_unless_present_any = ["task_type", "queue"], value_parser = parse_id)]
+    pub(crate) ids: Vec<TaskId>,
+    #[command(flatten)]
+    pub(crate) all: All,
+}
+
+/// Tasks by what they all are.
+#[derive(Args, Debug)]
+pub(crate) struct All {
+    /// All of this type
+    #[arg(long = "type", value_name = "TYPE", conflicts_with = "ids")]
+    pub(crate) task_type: Option<TaskType>,
+    /// All in this queue
+    #[arg(long, value_name = "QUEUE", conflicts_with = "ids")]
+    pub(crate) queue: Option<QueueName>,
+    /// Do it, and do not only tell how many there are
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) yes: bool,
 }
 
 #[derive(Args, Debug)]
@@ -236,6 +270,9 @@ pub(crate) struct List {
     /// Only in this queue
     #[arg(long, value_name = "QUEUE")]
     pub(crate) queue: Option<QueueName>,
+    /// Only failed for this reason: exhausted, panicked, budget_exceeded, rejected, cancelled, crashed or unregistered
+    #[arg(long, value_name = "REASON", value_parser = parse_reason)]
+    pub(crate) reason: Option<FailureReason>,
     /// Tasks at most
     #[arg(long, value_name = "N", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) limit: u32,
@@ -323,6 +360,11 @@ fn parse_status(text: &str) -> Result<Status, &'static str> {
     Status::from_name(text).ok_or("a status is queued, running, completed or failed")
 }
 
+fn parse_reason(text: &str) -> Result<FailureReason, String> {
+    let names = || FailureReason::ALL.iter().map(|reason| reason.as_str()).collect::<Vec<_>>().join(", ");
+    FailureReason::from_name(text).ok_or_else(|| format!("a reason is one of {}", names()))
+}
+
 fn parse_ended(text: &str) -> Result<Status, &'static str> {
     Status::from_name(text).filter(|status| status.is_terminal()).ok_or("only completed and failed tasks can be pruned")
 }
@@ -381,6 +423,12 @@ mod tests {
             "queue bench --watch 0s",
             "queue task show 0",
             "queue task retry",
+            "queue task retry 1 --type a",
+            "queue task retry 1 --yes",
+            "queue task retry --yes",
+            "queue task retry --reason bad",
+            "queue task cancel",
+            "queue task cancel --reason exhausted",
             "queue task list --status done",
             "queue prune",
             "queue prune --older-than 1d --status queued",

@@ -126,6 +126,25 @@ fn a_worker_is_listed_and_told_to_drain() {
 }
 
 #[test]
+fn what_failed_is_retried_by_what_it_is() {
+    let room = Room::new();
+    let lines = |task_type: &str, count: usize| format!("{{\"type\":\"{task_type}\",\"payload\":1}}\n").repeat(count);
+    room.feed(&["enqueue", "--batch", "-", "--max-attempts", "1"], lines("a", 520) + &lines("b", 2)).ok();
+    room.run(&["work", "--exec", "a=false", "--exec", "b=false", "--drain"]).ok();
+    let retry = |more: &[&str]| room.run(&[["task", "retry", "--type", "a"].as_slice(), more].concat()).ok();
+    assert_eq!(retry(&[]).out, "this would retry 520 tasks; nothing was changed, --yes does it\n");
+    assert_eq!(retry(&["--reason", "crashed", "--yes"]).out, "there is nothing to retry\n");
+    assert_eq!(
+        room.run(&["task", "list", "--reason", "exhausted", "--json", "--limit", "1000"]).ok().lines().len(),
+        522
+    );
+    assert_eq!(retry(&["--reason", "exhausted", "--yes"]).out, "520 tasks queued again\n");
+    let cancelled = room.run(&["--json", "task", "cancel", "--queue", "default", "--yes"]).ok().json();
+    assert_eq!(cancelled, json!({"matched": 520, "changed": 520}));
+    assert_eq!(room.run(&["task", "list", "--reason", "exhausted", "--json"]).ok().lines().len(), 2);
+}
+
+#[test]
 fn help_comes_in_both_ways() {
     let room = Room::new();
     let help = room.run(&["help", "task", "list"]).ok().out;
