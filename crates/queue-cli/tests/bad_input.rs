@@ -38,6 +38,8 @@ fn arguments_that_cannot_be() {
         (vec!["prune", "--older-than", "1w"], "one of d, h, m, s and ms"),
         (vec!["stats", "--database-url", "postgres://u:hunter2@h/d"], "there is no backend for postgres://"),
         (vec!["stats", "--database-url", "hunter2"], "the database is not named by a URL"),
+        (vec!["work", "--exec", "a=cat", "--database-url", "mysql://u:hunter2@h"], "it names no database"),
+        (vec!["enqueue", "a", "--database-url", "sqlite::memory:"], "a database in memory would end"),
         (vec!["stats", "--database-url", ""], "the database URL is empty"),
         (vec!["stats", "--database-url", "sqlite://a", "--database-url-file", "b"], "give one of them"),
     ] {
@@ -78,6 +80,9 @@ fn what_cannot_be_read_or_run() {
     room.run(&["stats", "--database-url", "sqlite://plain"])
         .fails(1, "plain has no queue schema yet")
         .hints("queue migrate");
+    room.run(&["enqueue", "a", "--database-url", "sqlite://my%20queue.db"]).ok();
+    room.run(&["stats", "--database-url", "sqlite://my%20queue.db"]).ok();
+    room.run(&["enqueue", "a", "--database-url", "sqlite://."]).fails(1, "error: . is a directory");
     room.write("text.db", "this is no database ".repeat(100));
     room.run(&["enqueue", "a", "--database-url", "sqlite://text.db"]).fails(1, "text.db");
 }
