@@ -161,7 +161,15 @@ impl Database {
         self.check_url()?;
         let failure = if self.is_there() {
             match diagnose(&self.url, examination).await {
-                Ok(findings) => return Ok(findings),
+                Ok(mut findings) => {
+                    // The adapter does not know how the database was named.
+                    for advice in findings.iter_mut().filter_map(|finding| finding.advice.as_mut()) {
+                        if advice == Finding::MIGRATE {
+                            *advice = self.command("migrate");
+                        }
+                    }
+                    return Ok(findings);
+                }
                 Err(error) => self.explain(&error),
             }
         } else {
