@@ -49,6 +49,12 @@ pub(crate) async fn run(named: &Database, options: &Bench, output: &mut Output) 
     if options.snapshot && named.is_file() {
         return Err(Failure::usage("--snapshot is for servers; an SQLite file has one writer and no such snapshot"));
     }
+    for (is_wanted, name) in [(options.retention, "--retention"), (options.snapshot, "--snapshot")] {
+        if is_wanted && !options.needs_drain() {
+            let said = format!("{name} is about the drain, and --only leaves that out");
+            return Err(Failure::usage(said).hint("--only drain"));
+        }
+    }
     let told = |error| failed("cannot listen to signals", error);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(told)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(told)?;
