@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use queue_runtime::queue_core::FailureReason;
 use queue_runtime::{Priority, QueueName, Status, TaskId, TaskType, Timestamp};
 
 use crate::bench::Bench;
@@ -26,7 +27,7 @@ Environment: QUEUE_DATABASE_URL names the database, QUEUE_LOG sets the log level
 
 /// Durable background tasks on the database you already run.
 #[derive(Debug, Parser)]
-#[command(name = "queue", version, after_help = AFTER_HELP, max_term_width = 110, disable_help_subcommand = true)]
+#[command(name = "queue", version, after_help = AFTER_HELP, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -61,6 +62,17 @@ pub(crate) enum Command {
     Task(Task),
     /// Show how the queues stand
     Stats,
+    /// Pause a queue: no worker takes a task of it until it is resumed
+    Pause(Pause),
+    /// Resume a queue that was paused
+    Resume {
+        /// The queue
+        #[arg(value_name = "QUEUE")]
+        queue: QueueName,
+    },
+    /// Look at workers, and tell them to drain
+    #[command(subcommand)]
+    Worker(Worker),
     /// Look the database over and say what to do where something is wrong
     Doctor(Doctor),
     /// Remove ended tasks
@@ -159,9 +171,35 @@ pub(crate) struct Work {
     /// End when nothing is left to do: nothing due, running or waiting to be tried again, in any process
     #[arg(long)]
     pub(crate) drain: bool,
-    /// Serve Prometheus metrics on http://ADDR/metrics
-    #[arg(long, value_name = "ADDR")]
+    /// Serve Prometheus metrics on http://ADDR/metrics, such as 127.0.0.1:9000
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(crate) metrics: Option<SocketAddr>,
+}
+
+#[derive(Args, Debug)]
+#[command(
+    after_help = "What runs goes on, and tasks may be enqueued: they wait. Their budgets go on as well: a pause that is longer fails \
+them. Pausing a paused queue again changes who and why."
+)]
+pub(crate) struct Pause {
+    /// The queue; it need not have been used yet
+    #[arg(value_name = "QUEUE")]
+    pub(crate) queue: QueueName,
+    /// Why, for those who look at `queue stats`
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub(crate) why: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Worker {
+    /// List the workers, the latest first
+    List,
+    /// Tell workers to take no more tasks, to end what they run, and to exit
+    Drain {
+        /// Their names, or ids where names are not enough
+        #[arg(value_name = "NAME|ID", required = true)]
+        workers: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -175,17 +213,50 @@ pub(crate) enum Task {
         id: TaskId,
     },
     /// Queue failed tasks again, with fresh attempts and a fresh budget
-    Retry {
-        /// The tasks
-        #[arg(value_name = "ID", required = true, value_parser = parse_id)]
-        ids: Vec<TaskId>,
-    },
+    Retry(Retry),
     /// Cancel tasks; the program of a running one is told to stop
-    Cancel {
-        /// The tasks
-        #[arg(value_name = "ID", required = true, value_parser = parse_id)]
-        ids: Vec<TaskId>,
-    },
+    Cancel(Cancel),
+}
+
+const BY_CONDITION: &str = "\
+Tasks are named by their ids, or by what they all are: then it is told how many there are, and --yes does it. Tasks that come to \
+match meanwhile are left alone.";
+
+#[derive(Args, Debug)]
+#[command(after_help = BY_CONDITION)]
+pub(crate) struct Retry {
+    /// The tasks
+    #[arg(value_name = "ID", required_unless_present_any = ["task_type", "queue", "reason"], value_parser = parse_id)]
+    pub(crate) ids: Vec<TaskId>,
+    #[command(flatten)]
+    pub(crate) all: All,
+    /// All that failed for this reason: exhausted, panicked, budget_exceeded, rejected, cancelled, crashed or unregistered
+    #[arg(long, value_name = "REASON", conflicts_with = "ids", value_parser = parse_reason)]
+    pub(crate) reason: Option<FailureReason>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = BY_CONDITION)]
+pub(crate) struct Cancel {
+    /// The tasks
+    #[arg(value_name = "ID", required_unless_present_any = ["task_type", "queue"], value_parser = parse_id)]
+    pub(crate) ids: Vec<TaskId>,
+    #[command(flatten)]
+    pub(crate) all: All,
+}
+
+/// Tasks by what they all are.
+#[derive(Args, Debug)]
+pub(crate) struct All {
+    /// All of this type
+    #[arg(long = "type", value_name = "TYPE", conflicts_with = "ids")]
+    pub(crate) task_type: Option<TaskType>,
+    /// All in this queue
+    #[arg(long, value_name = "QUEUE", conflicts_with = "ids")]
+    pub(crate) queue: Option<QueueName>,
+    /// Do it, and do not only tell how many there are
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) yes: bool,
 }
 
 #[derive(Args, Debug)]
@@ -199,6 +270,9 @@ pub(crate) struct List {
     /// Only in this queue
     #[arg(long, value_name = "QUEUE")]
     pub(crate) queue: Option<QueueName>,
+    /// Only failed for this reason: exhausted, panicked, budget_exceeded, rejected, cancelled, crashed or unregistered
+    #[arg(long, value_name = "REASON", value_parser = parse_reason)]
+    pub(crate) reason: Option<FailureReason>,
     /// Tasks at most
     #[arg(long, value_name = "N", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) limit: u32,
@@ -249,10 +323,11 @@ fn parse_priority(text: &str) -> Result<Priority, String> {
     Priority::parse(number).map_err(|error| error.to_string())
 }
 
-fn parse_budget(text: &str) -> Result<BudgetArg, duration::DurationError> {
+/// With a budget of nothing a task would fail before it could run.
+fn parse_budget(text: &str) -> Result<BudgetArg, String> {
     match text {
         "none" => Ok(BudgetArg(None)),
-        text => duration::parse(text).map(|length| BudgetArg(Some(length))),
+        text => parse_positive(text).map(|length| BudgetArg(Some(length))),
     }
 }
 
@@ -265,12 +340,16 @@ fn parse_lease(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn parse_positive(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_positive(text: &str) -> Result<Duration, String> {
     match duration::parse(text) {
         Ok(Duration::ZERO) => Err("it must be longer than 0s".to_owned()),
         Ok(length) => Ok(length),
         Err(error) => Err(error.to_string()),
     }
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "an address is an IP address and a port, such as 127.0.0.1:9000 or [::]:9000")
 }
 
 fn parse_id(text: &str) -> Result<TaskId, &'static str> {
@@ -279,6 +358,11 @@ fn parse_id(text: &str) -> Result<TaskId, &'static str> {
 
 fn parse_status(text: &str) -> Result<Status, &'static str> {
     Status::from_name(text).ok_or("a status is queued, running, completed or failed")
+}
+
+fn parse_reason(text: &str) -> Result<FailureReason, String> {
+    let names = || FailureReason::ALL.iter().map(|reason| reason.as_str()).collect::<Vec<_>>().join(", ");
+    FailureReason::from_name(text).ok_or_else(|| format!("a reason is one of {}", names()))
 }
 
 fn parse_ended(text: &str) -> Result<Status, &'static str> {
@@ -329,13 +413,22 @@ mod tests {
             "queue enqueue a --batch - --payload 1",
             "queue enqueue a --batch - --key k",
             "queue enqueue a --max-attempts 0",
+            "queue enqueue a --budget 0s",
             "queue enqueue a --priority 101",
             "queue work",
             "queue work --exec a=cat --concurrency 0",
             "queue work --exec a=cat --timeout 0s",
             "queue work --exec a=cat --lease 999ms",
+            "queue work --exec a=cat --metrics localhost",
+            "queue bench --watch 0s",
             "queue task show 0",
             "queue task retry",
+            "queue task retry 1 --type a",
+            "queue task retry 1 --yes",
+            "queue task retry --yes",
+            "queue task retry --reason bad",
+            "queue task cancel",
+            "queue task cancel --reason exhausted",
             "queue task list --status done",
             "queue prune",
             "queue prune --older-than 1d --status queued",

@@ -12,6 +12,7 @@ use queue_runtime::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::args::parse_positive;
 use crate::{duration, time};
 
 /// What a line may have beside its payload, in bytes.
@@ -195,7 +196,7 @@ fn parse_line(line: &[u8], defaults: &Defaults) -> Result<TaskSpec, String> {
 fn parse_budget(text: &str) -> Result<Budget, String> {
     match text {
         "none" => Ok(Budget::NONE),
-        text => duration::parse(text).map(Budget::of).map_err(|error| format!("budget: {error}")),
+        text => parse_positive(text).map(Budget::of).map_err(|error| format!("budget: {error}")),
     }
 }
 

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 
 use crate::args::{DEFAULT_URL, Global, URL_VARIABLE};
 use crate::failure::{Failure, Outcome};
-use crate::url::{hosts, redacted};
+use crate::url::{file_of, hosts, redacted};
 use queue_runtime::queue_core::error::SchemaProblem;
 use queue_runtime::queue_core::{Examination, Finding};
-use queue_runtime::{Queue, StoreError, connect, diagnose};
+use queue_runtime::{MySqlStore, Queue, SqliteOptions, StoreError, connect, diagnose};
 
 /// A database that was named, not yet connected to.
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
     url: String,
+    /// The file, when it is SQLite.
+    file: Option<PathBuf>,
     source: Source,
 }
 
@@ -44,9 +46,14 @@ impl Database {
         let named = |url: &str, source| {
             let url = url.trim();
             if url.is_empty() {
-                return Err(Failure::usage("the database URL is empty").hint("--database-url sqlite://queue.db"));
+                let said = match &source {
+                    Source::Variable => format!("{URL_VARIABLE} is set, but empty"),
+                    Source::File(file) => format!("{} holds no URL, it is empty", file.display()),
+                    Source::Option | Source::Default => "the database URL is empty".to_owned(),
+                };
+                return Err(Failure::usage(said).hint(format!("--database-url {DEFAULT_URL}")));
             }
-            Ok(Self { url: url.to_owned(), source })
+            Ok(Self::at(url.to_owned(), source))
         };
         match (&global.database_url, &global.database_url_file) {
             (Some(_), Some(_)) => {
@@ -66,9 +73,13 @@ impl Database {
         }
     }
 
+    fn at(url: String, source: Source) -> Self {
+        Self { file: file_of(&url), url, source }
+    }
+
     /// A database made by the program itself.
     pub(crate) fn own(url: String) -> Self {
-        Self { url, source: Source::Option }
+        Self::at(url, Source::Option)
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -92,8 +103,7 @@ impl Database {
 
     /// The file, when it is SQLite.
     pub(crate) fn file(&self) -> Option<&Path> {
-        let path = self.url.strip_prefix("sqlite://").or_else(|| self.url.strip_prefix("sqlite:"))?;
-        Some(Path::new(path.split('?').next().unwrap_or_default()))
+        self.file.as_deref()
     }
 
     /// Whether the URL names the members of a group and not one server.
@@ -125,7 +135,7 @@ impl Database {
 
     /// Connects, and makes sure of the schema.
     pub(crate) async fn open(&self, need: Need) -> Outcome<Queue> {
-        self.check_scheme()?;
+        self.check_url()?;
         if need == Need::Look && !self.is_there() {
             return Err(self.missing());
         }
@@ -148,10 +158,18 @@ impl Database {
 
     /// Looks it over. That there is no connection is a finding as well.
     pub(crate) async fn diagnose(&self, examination: Examination) -> Outcome<Vec<Finding>> {
-        self.check_scheme()?;
+        self.check_url()?;
         let failure = if self.is_there() {
             match diagnose(&self.url, examination).await {
-                Ok(findings) => return Ok(findings),
+                Ok(mut findings) => {
+                    // The adapter does not know how the database was named.
+                    for advice in findings.iter_mut().filter_map(|finding| finding.advice.as_mut()) {
+                        if advice == Finding::MIGRATE {
+                            *advice = self.command("migrate");
+                        }
+                    }
+                    return Ok(findings);
+                }
                 Err(error) => self.explain(&error),
             }
         } else {
@@ -163,8 +181,31 @@ impl Database {
         }])
     }
 
+    /// Where the file would be, when there is no such directory.
+    pub(crate) fn missing_directory(&self) -> Option<&Path> {
+        let directory = self.file()?.parent()?;
+        (!directory.as_os_str().is_empty() && !directory.exists()).then_some(directory)
+    }
+
     fn missing(&self) -> Failure {
         Failure::failed(format!("there is no {} yet", self.shown())).hint(self.command("migrate"))
+    }
+
+    /// A URL that cannot be read is a mistake of the command line, and no other try helps.
+    fn check_url(&self) -> Outcome {
+        self.check_scheme()?;
+        if self.file() == Some(Path::new(":memory:")) {
+            return Err(Failure::usage("a database in memory would end with this command; name a file")
+                .hint(format!("--database-url {DEFAULT_URL}")));
+        }
+        let checked = match self.file() {
+            Some(_) => SqliteOptions::from_url(&self.url).map(drop),
+            None => MySqlStore::check_url(&self.url),
+        };
+        checked.map_err(|error| match error {
+            StoreError::Other { source } => Failure::usage(source.to_string()),
+            error => Failure::usage(error.to_string()),
+        })
     }
 
     pub(crate) fn check_scheme(&self) -> Outcome {
@@ -211,6 +252,13 @@ impl Database {
                 "the schema of {shown} is version {found}, and this program needs version {needed}"
             ))
             .hint(self.command("migrate")),
+            StoreError::Other { source } if file && source.to_string().contains(&shown) => {
+                let failure = Failure::failed(source.to_string());
+                match self.missing_directory() {
+                    Some(directory) => failure.hint(format!("mkdir -p {}", directory.display())),
+                    None => failure,
+                }
+            }
             StoreError::Other { source } => Failure::failed(format!("{shown}: {}", without_place(&source.to_string()))),
             _ => Failure::failed(format!("{shown}: {}", without_place(&error.to_string()))),
         }
@@ -228,6 +276,7 @@ fn without_place(said: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Code;
 
     fn global(url: &str) -> Global {
         Global { database_url: Some(url.to_owned()), database_url_file: None, json: false }
@@ -277,6 +326,22 @@ mod tests {
         assert!(!named("mysql://app:se,cret@db1/shop").names_several_hosts());
         let odd = server.explain(&StoreError::other("odd: very"));
         assert_eq!(odd.to_string(), "error: mysql://app:***@db/shop: odd: very");
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_read_is_a_mistake_of_the_command_line() {
+        for (url, says) in [
+            ("mysql://app:hunter2@db", "it names no database"),
+            ("mysql://app:hunter2@db/shop?colour=red", "unknown option \"colour\""),
+            ("sqlite://", "names no file"),
+            ("sqlite://a.db?mode=memory", "ro, rw or rwc"),
+            ("sqlite::memory:", "in memory would end with this command"),
+        ] {
+            let failure = named(url).check_url().unwrap_err();
+            assert!(failure.code() == Code::Usage && failure.message().contains(says), "{failure}");
+            assert!(!failure.to_string().contains("hunter2"), "{failure}");
+        }
+        assert!(named("mysql://app:hunter2@db/shop").check_url().is_ok() && named("sqlite:a.db").check_url().is_ok());
     }
 
     #[test]

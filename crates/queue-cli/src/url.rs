@@ -1,8 +1,10 @@
 //! Database URLs, as they may be shown: never with a password.
 
 use std::borrow::Cow;
+use std::ffi::OsString;
 use std::ops::Range;
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
 
 /// The text with the password of every URL in it replaced by `***`.
 ///
@@ -52,6 +54,20 @@ pub(crate) fn redacted(text: &str) -> Cow<'_, str> {
 pub(crate) fn file_url(path: &Path) -> String {
     let path = path.display().to_string().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
     format!("sqlite://{path}")
+}
+
+/// The file of a SQLite URL, of which [`file_url`] makes one; nothing of any other.
+pub(crate) fn file_of(url: &str) -> Option<PathBuf> {
+    let path = url.strip_prefix("sqlite:")?;
+    let path = path.strip_prefix("//").unwrap_or(path).split('?').next().unwrap_or_default();
+    let (mut bytes, mut rest) = (Vec::with_capacity(path.len()), path.as_bytes());
+    while let [byte, after @ ..] = rest {
+        let digits = after.get(..2).filter(|digits| *byte == b'%' && digits.iter().all(u8::is_ascii_hexdigit));
+        let escaped = digits.and_then(|digits| u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok());
+        bytes.push(escaped.unwrap_or(*byte));
+        rest = if escaped.is_some() { &after[2..] } else { after };
+    }
+    Some(PathBuf::from(OsString::from_vec(bytes)))
 }
 
 /// Where the host, or several, with their ports stand in the URL of a server. A password may hold a slash that it should have
@@ -104,6 +120,16 @@ mod tests {
         ] {
             assert_eq!(redacted(text), shown);
         }
+    }
+
+    #[test]
+    fn a_file_and_its_url_name_the_same() {
+        for name in ["queue.db", "/a b/q.db", "50%/what?#.db", "%2", "%zz"] {
+            assert_eq!(file_of(&file_url(Path::new(name))), Some(PathBuf::from(name)));
+        }
+        let file = |url| file_of(url).map(|file| file.display().to_string());
+        assert_eq!(file("sqlite:my%20db.db?mode=ro").as_deref(), Some("my db.db"));
+        assert_eq!(file("mysql://app@db/shop"), None);
     }
 
     proptest! {

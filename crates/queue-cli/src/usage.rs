@@ -39,10 +39,12 @@ fn explain(error: &clap::Error, words: &[String]) -> Failure {
             _ => None,
         }
     });
+    let help = format!("queue {}--help", command_path(words));
     let hint = match suggested {
-        Some(word) if word.starts_with('-') => word,
+        // What is spelt alike need not be what was meant.
+        Some(word) if word.starts_with('-') => format!("{word}, or {help}"),
         Some(word) => format!("queue {word}"),
-        None => format!("queue {}--help", command_path(words)),
+        None => help,
     };
     Failure::usage(said).hint(hint)
 }
@@ -81,7 +83,7 @@ mod tests {
         assert_eq!(said("queue stat"), "error: unrecognized subcommand 'stat'\n  try: queue stats");
         assert_eq!(
             said("queue task list --stauts failed"),
-            "error: unexpected argument '--stauts' found\n  try: --status"
+            "error: unexpected argument '--stauts' found\n  try: --status, or queue task list --help"
         );
         assert_eq!(
             said("queue task show"),

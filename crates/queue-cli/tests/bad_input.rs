@@ -26,16 +26,20 @@ fn arguments_that_cannot_be() {
         (vec!["enqueue", "a", "--priority", "101"], "a priority of 101 is out of range"),
         (vec!["enqueue", "a", "--priority", "high"], "a priority is a whole number"),
         (vec!["enqueue", "a", "--max-attempts", "0"], "0 is not in"),
+        (vec!["enqueue", "a", "--budget", "0s"], "it must be longer than 0s"),
         (vec!["enqueue", "a", "--key", ""], "an idempotency key has 1 to 128 bytes"),
         (vec!["enqueue"], "required arguments were not provided: <TYPE>"),
         (vec!["stauts"], "unrecognized subcommand 'stauts'"),
         (vec!["work", "--exec", "cat"], "it reads TYPE=PROGRAM"),
         (vec!["work", "--exec", "a=cat", "--exec", "a=cat"], "two programs for the type a"),
-        (vec!["work", "--exec", "a=cat", "--metrics", "here"], "invalid value 'here'"),
+        (vec!["work", "--exec", "a=cat", "--metrics", "here"], "such as 127.0.0.1:9000"),
+        (vec!["bench", "--watch", "0s"], "it must be longer than 0s"),
         (vec!["task", "show", "0"], "a task's id is a number from 1 on"),
         (vec!["prune", "--older-than", "1w"], "one of d, h, m, s and ms"),
         (vec!["stats", "--database-url", "postgres://u:hunter2@h/d"], "there is no backend for postgres://"),
         (vec!["stats", "--database-url", "hunter2"], "the database is not named by a URL"),
+        (vec!["work", "--exec", "a=cat", "--database-url", "mysql://u:hunter2@h"], "it names no database"),
+        (vec!["enqueue", "a", "--database-url", "sqlite::memory:"], "a database in memory would end"),
         (vec!["stats", "--database-url", ""], "the database URL is empty"),
         (vec!["stats", "--database-url", "sqlite://a", "--database-url-file", "b"], "give one of them"),
     ] {
@@ -43,9 +47,14 @@ fn arguments_that_cannot_be() {
         assert!(!ran.err.contains("hunter2"), "{ran:?}");
         untouched(&room);
     }
-    let mut log = room.command(&["stats"]);
-    let output = log.env("QUEUE_LOG", "lo=ud=er").output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    for (variable, value, says) in [
+        ("QUEUE_LOG", "verbose", "QUEUE_LOG is not a log level; use error, warn, info, debug or trace"),
+        ("QUEUE_DATABASE_URL", "", "QUEUE_DATABASE_URL is set, but empty"),
+    ] {
+        let output = room.command(&["stats"]).env(variable, value).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && told.contains(says), "{told}");
+    }
 }
 
 #[test]
@@ -62,10 +71,18 @@ fn what_cannot_be_read_or_run() {
     room.run(&["demo", "--keep", "plain"]).fails(2, "plain is there already");
     untouched(&room);
     room.run(&["stats"]).fails(1, "there is no queue.db yet").hints("queue migrate");
-    room.run(&["enqueue", "a", "--database-url", "sqlite://no/such/dir/q.db"]).fails(1, "no/such/dir");
+    room.run(&["enqueue", "a", "--database-url", "sqlite://no/such/dir/q.db"])
+        .fails(1, "error: cannot make no/such/dir/q.db: the directory no/such/dir does not exist")
+        .hints("mkdir -p no/such/dir");
+    room.run(&["bench", "--tasks", "1", "--database-url", "sqlite://no/such/dir/q.db"])
+        .fails(1, "error: the directory no/such/dir does not exist")
+        .hints("mkdir -p no/such/dir");
     room.run(&["stats", "--database-url", "sqlite://plain"])
         .fails(1, "plain has no queue schema yet")
         .hints("queue migrate");
+    room.run(&["enqueue", "a", "--database-url", "sqlite://my%20queue.db"]).ok();
+    room.run(&["stats", "--database-url", "sqlite://my%20queue.db"]).ok();
+    room.run(&["enqueue", "a", "--database-url", "sqlite://."]).fails(1, "error: . is a directory");
     room.write("text.db", "this is no database ".repeat(100));
     room.run(&["enqueue", "a", "--database-url", "sqlite://text.db"]).fails(1, "text.db");
 }
@@ -120,7 +137,7 @@ fn tasks_that_are_not_there() {
     let room = Room::new();
     room.run(&["enqueue", "a"]).ok();
     room.run(&["task", "show", "99"]).fails(3, "there is no task 99").hints("queue task list");
-    room.run(&["task", "retry", "98", "99"]).fails(3, "there is no task 98, 99");
+    room.run(&["task", "retry", "98", "99"]).fails(3, "there are no tasks 98, 99");
     room.run(&["task", "list", "--after", "99"]).fails(3, "there is no task 99");
     let both = room.run(&["task", "cancel", "1", "99"]).fails(3, "there is no task 99");
     assert_eq!(both.out, "task 1: cancelled\n", "what can be done is done");

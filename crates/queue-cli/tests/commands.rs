@@ -84,6 +84,75 @@ fn every_option_of_enqueue_is_kept() {
 }
 
 #[test]
+fn what_is_due_later_says_when() {
+    let room = Room::new();
+    let later = room.run(&["enqueue", "a", "--delay", "2h"]).ok().out;
+    assert_eq!(later, "enqueued task 1: a in queue default, due in 2h00m\n");
+    let at = room.run(&["enqueue", "a", "--at", "2099-01-31T10:00:00+01:00"]).ok().out;
+    assert!(at.ends_with(", due at 2099-01-31T09:00:00.000000Z\n"), "{at}");
+}
+
+#[test]
+fn nothing_of_a_paused_queue_runs_until_it_is_resumed() {
+    let room = Room::new();
+    room.run(&["pause", "mail"]).fails(1, "there is no queue.db yet");
+    room.run(&["enqueue", "a", "--queue", "mail"]).ok();
+    let paused = room.run(&["pause", "mail", "--why", "provider down"]).ok().out;
+    assert_eq!(paused, "queue mail is paused; queue resume mail resumes it\n");
+    let stats = room.run(&["stats", "--json"]).ok().json();
+    assert_eq!(stats["queues"][0]["paused"]["why"], "provider down", "{stats}");
+    let work = ["work", "--exec", "a=true", "--drain"];
+    assert_eq!(room.run(&work).ok().out, "completed 0\n");
+    assert_eq!(room.run(&["resume", "mail", "--json"]).ok().json(), json!({"queue": "mail", "paused": false}));
+    assert_eq!(room.run(&work).ok().out, "completed 1\n");
+}
+
+#[test]
+fn a_worker_is_listed_and_told_to_drain() {
+    let room = Room::new();
+    room.run(&["migrate"]).ok();
+    assert_eq!(room.run(&["worker", "list"]).ok().out, "no workers\n");
+    let worker = room.start(&["work", "--exec", "a=true", "--lease", "2s"]);
+    let listed = || room.run(&["worker", "list", "--json"]).ok().lines();
+    let found = eventually(|| listed().pop(), || "no worker".to_owned());
+    assert_eq!((&found["state"], &found["running"]), (&json!("alive"), &json!(0)), "{found}");
+    let name = found["name"].as_str().unwrap();
+    room.run(&["worker", "drain", name, "nobody"])
+        .fails(3, "there is no live worker nobody")
+        .hints("queue worker list");
+    let told = room.run(&["worker", "drain", name]).ok().out;
+    assert!(told.ends_with("is told to drain with its next heartbeat; it runs 0\n"), "{told}");
+    assert_eq!(worker.end().ok().out, "completed 0\n");
+}
+
+#[test]
+fn what_failed_is_retried_by_what_it_is() {
+    let room = Room::new();
+    let lines = |task_type: &str, count: usize| format!("{{\"type\":\"{task_type}\",\"payload\":1}}\n").repeat(count);
+    room.feed(&["enqueue", "--batch", "-", "--max-attempts", "1"], lines("a", 520) + &lines("b", 2)).ok();
+    room.run(&["work", "--exec", "a=false", "--exec", "b=false", "--drain"]).ok();
+    let retry = |more: &[&str]| room.run(&[["task", "retry", "--type", "a"].as_slice(), more].concat()).ok();
+    assert_eq!(retry(&[]).out, "this would retry 520 tasks; nothing was changed, --yes does it\n");
+    assert_eq!(retry(&["--reason", "crashed", "--yes"]).out, "there is nothing to retry\n");
+    assert_eq!(
+        room.run(&["task", "list", "--reason", "exhausted", "--json", "--limit", "1000"]).ok().lines().len(),
+        522
+    );
+    assert_eq!(retry(&["--reason", "exhausted", "--yes"]).out, "520 tasks queued again\n");
+    let cancelled = room.run(&["--json", "task", "cancel", "--queue", "default", "--yes"]).ok().json();
+    assert_eq!(cancelled, json!({"matched": 520, "changed": 520}));
+    assert_eq!(room.run(&["task", "list", "--reason", "exhausted", "--json"]).ok().lines().len(), 2);
+}
+
+#[test]
+fn help_comes_in_both_ways() {
+    let room = Room::new();
+    let help = room.run(&["help", "task", "list"]).ok().out;
+    assert_eq!(help, room.run(&["task", "list", "--help"]).ok().out);
+    assert!(help.contains("--status <STATUS>"), "{help}");
+}
+
+#[test]
 fn a_key_makes_enqueueing_repeatable() {
     let room = Room::new();
     let args = ["--json", "enqueue", "a", "--key", "order-7", "--payload", "1"];

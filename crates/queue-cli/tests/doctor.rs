@@ -27,6 +27,9 @@ fn a_file_is_looked_over() {
     let missing = room.run(&["doctor"]).fails(1, "1 failure, 0 ok");
     assert!(missing.out.starts_with("fail  connection  there is no queue.db yet\n"), "{missing:?}");
     assert!(missing.out.contains("→ queue migrate") && !room.path("queue.db").exists(), "{missing:?}");
+    room.write("plain.db", "");
+    let empty = room.run(&["doctor", "--database-url", "sqlite://plain.db"]).fails(1, "1 failure, ");
+    says(&empty, "fail", "schema", "no queue schema yet", "queue migrate --database-url sqlite://plain.db");
     room.run(&["enqueue", "a"]).ok();
     let healthy = room.run(&["doctor", "--full"]).ok();
     assert!(healthy.out.ends_with(" ok\n") && !healthy.out.contains("warn"), "{healthy:?}");

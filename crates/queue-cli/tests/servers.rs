@@ -113,6 +113,7 @@ fn a_server_that_refuses_or_is_down() {
     let (room, database) = (Room::new(), Database::new("TEST_MYSQL_URL"));
     let wrong = database.with_password("hunter2");
     let refused = room.run(&["enqueue", "a", "--database-url", &wrong]).fails(1, "refuses access").hints("password");
+    let bench = room.run(&["bench", "--database-url", &wrong]).fails(1, "refuses access: Access").hints("password");
     let down = room.run(&["stats", "--database-url", "mysql://app:hunter2@127.0.0.1:1/x"]).fails(1, "cannot reach");
     let down = down.hints("start the server");
     let work = ["work", "--exec", "a=true", "--database-url", "mysql://app:hunter2@127.0.0.1:1/x"];
@@ -123,7 +124,7 @@ fn a_server_that_refuses_or_is_down() {
     let both = both.hints("name every member of the replication group");
     let missing = room.run(&["stats", "--database-url", &format!("{}_none", database.url)]);
     let missing = missing.fails(1, "_none");
-    for ran in [refused, down, work, both, missing] {
+    for ran in [refused, bench, down, work, both, missing] {
         assert!(!ran.err.contains("hunter2") && !ran.err.contains(":secret@"), "{ran:?}");
     }
     assert!(!room.path("queue.db").exists());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::error::SchemaProblem;
 use crate::store::SchemaStatus;
 use crate::time::Timestamp;
 
@@ -51,6 +52,9 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// What is advised where the schema is missing or too old.
+    pub const MIGRATE: &str = "queue migrate";
+
     /// As it should be.
     pub fn ok(check: &'static str, detail: impl Into<String>) -> Self {
         Self { check, level: Level::Ok, detail: detail.into(), advice: None }
@@ -73,7 +77,10 @@ impl Finding {
             Ok(()) => {
                 Self::ok("schema", format!("version {}, as this program brings", status.found.unwrap_or_default()))
             }
-            Err(problem) => Self::fail("schema", problem.to_string(), "queue migrate"),
+            Err(problem @ SchemaProblem::TooNew { .. }) => {
+                Self::fail("schema", problem.to_string(), "a newer version of this program")
+            }
+            Err(problem) => Self::fail("schema", problem.to_string(), Self::MIGRATE),
         }
     }
 }
@@ -129,6 +136,8 @@ mod tests {
         assert_eq!(Finding::of_schema(&status), Finding::ok("schema", "version 2, as this program brings"));
         let missing = Finding::of_schema(&SchemaStatus { found: None, ..status });
         assert_eq!((missing.level, missing.advice.as_deref()), (Level::Fail, Some("queue migrate")));
+        let newer = Finding::of_schema(&SchemaStatus { found: Some(4), supported: 2, min_compatible: Some(3) });
+        assert_eq!(newer.advice.as_deref(), Some("a newer version of this program"), "migrating does not help");
     }
 
     #[test]

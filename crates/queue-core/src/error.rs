@@ -40,7 +40,7 @@ pub enum StoreError {
         existing: TaskId,
     },
     /// A payload or a batch is too large. Nothing was written.
-    #[error("{what} of {size} is over the limit of {limit}")]
+    #[error("{what}: {size} is over the limit of {limit}")]
     TooLarge {
         /// What is too large, with its unit: `a payload in bytes`.
         what: &'static str,

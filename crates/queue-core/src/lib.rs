@@ -10,7 +10,7 @@
 //! | [`claim`], [`session`], [`reap`] | who holds a task, and how a lost one is found |
 //! | [`store`], [`admin`], [`clock`], [`observer`], [`wake`] | the ports that adapters implement |
 //!
-//! A store backend implements [`TaskStore`], [`TaskAdmin`] and [`Migrate`]; a program that only wants to property-test
+//! A store backend implements [`TaskStore`], [`TaskAdmin`] and [`Migrate`], each with [`macro@async_trait`] on its `impl`; a program that only wants to property-test
 //! the state machine needs [`transition`] and [`Settlement::decide`].
 
 pub mod admin;
@@ -40,6 +40,8 @@ pub mod time;
 pub mod wake;
 
 pub use admin::TaskAdmin;
+/// What the ports are written with, and so what implements them: `#[async_trait] impl TaskStore for MyStore { … }`.
+pub use async_trait::async_trait;
 pub use budget::Budget;
 pub use claim::{ClaimReply, ClaimRequest, Claimed, ClaimedTask, Queues, Scope};
 pub use clock::{Clock, Entropy};

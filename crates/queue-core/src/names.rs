@@ -21,7 +21,7 @@ pub enum NameError {
         length: usize,
     },
     /// A character that names may not have.
-    #[error("a name must not contain the byte at position {position}; use 1 to 64 of A-Z a-z 0-9 . _ -")]
+    #[error("a name must not contain what is at its byte {}; use 1 to 64 of A-Z a-z 0-9 . _ -", .position + 1)]
     Character {
         /// The offending byte's position, from 0.
         position: usize,

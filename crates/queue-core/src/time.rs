@@ -1,6 +1,6 @@
 //! Points in time, as the store's clock tells them.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// A point in time: microseconds since the Unix epoch, UTC.
 ///
@@ -47,6 +47,27 @@ impl Timestamp {
     }
 }
 
+/// Parts of a microsecond are cut off.
+impl From<SystemTime> for Timestamp {
+    fn from(at: SystemTime) -> Self {
+        match at.duration_since(SystemTime::UNIX_EPOCH) {
+            Ok(after) => Self::EPOCH.after(after),
+            Err(before) => Self::EPOCH.before(before.duration()),
+        }
+    }
+}
+
+/// For what tells times to people, such as `jiff` and `chrono`, which read a [`SystemTime`]. The Unix epoch where the platform
+/// cannot tell a time that early or late.
+impl From<Timestamp> for SystemTime {
+    fn from(at: Timestamp) -> Self {
+        let distance = Duration::from_micros(at.0.unsigned_abs());
+        let told =
+            if at.0 < 0 { Self::UNIX_EPOCH.checked_sub(distance) } else { Self::UNIX_EPOCH.checked_add(distance) };
+        told.unwrap_or(Self::UNIX_EPOCH)
+    }
+}
+
 /// A duration in whole microseconds, saturating: how stores keep durations.
 #[must_use]
 pub fn micros(duration: Duration) -> i64 {
@@ -64,6 +85,15 @@ mod tests {
         assert_eq!(first.before(Duration::from_secs(1)), first);
         assert_eq!(Timestamp::MAX.since(first), Duration::from_micros(u64::MAX));
         assert_eq!(first.since(Timestamp::MAX), Duration::ZERO);
+    }
+
+    #[test]
+    fn is_a_system_time_and_back() {
+        for micros in [0, 1, -1, 1_769_850_000_000_001, -2_000_001] {
+            let at = Timestamp::from_micros(micros);
+            assert_eq!(Timestamp::from(SystemTime::from(at)), at);
+        }
+        assert_eq!(SystemTime::from(Timestamp::from_micros(3)), SystemTime::UNIX_EPOCH + Duration::from_micros(3));
     }
 
     #[test]

@@ -46,4 +46,6 @@ mod url;
 mod wake;
 
 pub use options::MySqlOptions;
+/// The driver, in the version whose transactions [`Transactional`](queue_core::Transactional) takes.
+pub use sqlx;
 pub use store::MySqlStore;

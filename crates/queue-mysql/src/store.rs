@@ -55,6 +55,15 @@ impl MySqlStore {
         Self::connect_with(url, MySqlOptions::default()).await
     }
 
+    /// Whether the URL can be read at all, without connecting: one that cannot stays wrong, however often it is tried.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Other`], which says why and how a URL is written.
+    pub fn check_url(url: &str) -> Result<(), StoreError> {
+        Target::parse(url).map(drop)
+    }
+
     /// Options, to connect with.
     pub fn builder() -> MySqlOptions {
         MySqlOptions::default()

@@ -91,7 +91,19 @@ impl<S: ?Sized> Queue<S> {
         Self { store: self.store, shared: Arc::new(shared) }
     }
 
-    /// The store.
+    /// The store. What operators do is a method of it: to list, retry and delete tasks, to pause a queue, to look at the workers.
+    ///
+    /// ```
+    /// use queue_runtime::queue_core::TaskAdmin as _;
+    /// use queue_runtime::queue_core::admin::Pause;
+    /// use queue_runtime::{Queue, QueueName, StoreError, Timestamp};
+    ///
+    /// # #[allow(dead_code)]
+    /// async fn pause_mail(queue: &Queue) -> Result<(), StoreError> {
+    ///     let pause = Pause { by: "ana".into(), why: "the provider is down".into(), at: Timestamp::EPOCH };
+    ///     queue.store().set_paused(QueueName::new("mail"), Some(pause), "ana").await
+    /// }
+    /// ```
     #[must_use]
     pub fn store(&self) -> &S {
         &self.store

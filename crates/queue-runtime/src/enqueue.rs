@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use queue_core::spec::KeyError;
 use queue_core::{
     Budget, Enqueued, IdempotencyKey, NameError, Priority, QueueName, Retry, Start, Store, StoreError, TaskId,
-    TaskSpec, TaskType, Timestamp, Transactional,
+    TaskSpec, TaskType, Transactional,
 };
 
 use crate::client::Queue;
@@ -123,10 +123,10 @@ macro_rules! setters {
             self.start(Start::After(delay))
         }
 
-        /// First due at this point; at once when it is past. Takes a [`SystemTime`] or what becomes one, such as the
-        /// timestamps of `jiff` and `chrono`.
+        /// First due at this point; at once when it is past. Takes a [`SystemTime`] or what becomes one, such as a
+        /// [`Timestamp`](queue_core::Timestamp) and those of `jiff` and `chrono`.
         pub fn at(self, at: impl Into<SystemTime>) -> Self {
-            self.start(Start::At(timestamp(at.into())))
+            self.start(Start::At(at.into().into()))
         }
 
         /// When it is first due.
@@ -281,13 +281,6 @@ pub trait WithinKnownStore {
 
 pub(crate) const fn at_fault(index: usize, source: EnqueueError) -> EnqueueAllError {
     EnqueueAllError { written: Vec::new(), index: Some(index), source }
-}
-
-fn timestamp(at: SystemTime) -> Timestamp {
-    match at.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(after) => Timestamp::EPOCH.after(after),
-        Err(before) => Timestamp::EPOCH.before(before.duration()),
-    }
 }
 
 impl<'q, S: ?Sized> IntoFuture for Enqueue<'q, S> {

@@ -111,7 +111,8 @@
 //! # In your own transaction
 //!
 //! A queue that knows its store's type, such as `Queue<MySqlStore>` from `Queue::new(MySqlStore::connect(url).await?)`, enqueues
-//! and completes in a transaction of yours on the same database.
+//! and completes in a transaction of yours on the same database. The driver must be of the version that the adapter has, which re-exports
+//! it: `queue_mysql::sqlx` (0.9), `queue_sqlite::rusqlite` (0.43).
 //!
 //! ```no_run
 //! # use std::time::Duration;
@@ -212,10 +213,11 @@ pub use task::{Options, Task};
 #[cfg(feature = "metrics")]
 pub use queue_metrics as metrics;
 
+// Whole as well, for the drivers that they re-export: a transaction of one's own must be of the same version.
 #[cfg(feature = "mysql")]
-pub use queue_mysql::{MySqlOptions, MySqlStore};
+pub use queue_mysql::{self, MySqlOptions, MySqlStore};
 #[cfg(feature = "sqlite")]
-pub use queue_sqlite::{SqliteOptions, SqliteStore};
+pub use queue_sqlite::{self, SqliteOptions, SqliteStore};
 
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -56,6 +56,40 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Delays between attempts are waited for. Where the runtime's time is paused (tokio's feature `test-util`), with
+//! [`paused_queue`] and [`Ports::paused`](crate::ports::Ports::paused), they take no time:
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use std::time::Duration;
+//! # use queue_runtime::ports::Ports;
+//! # use queue_runtime::testing::paused_queue;
+//! # use queue_runtime::{Ctx, OsEntropy, Pool, Result, Task, TaskType};
+//! # use serde::{Deserialize, Serialize};
+//! # #[derive(Serialize, Deserialize)]
+//! # struct Welcome { email: String }
+//! # impl Task for Welcome {
+//! #     const TYPE: TaskType = TaskType::new("mail.welcome");
+//! #     type Output = ();
+//! # }
+//! async fn stubborn(_: Welcome, cx: Ctx) -> Result {
+//!     if cx.attempt() < 3 { Err("not yet")? } else { Ok(()) }
+//! }
+//!
+//! # /*
+//! #[tokio::test(start_paused = true)]
+//! # */
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> anyhow::Result<()> {
+//! let queue = paused_queue();
+//! queue.enqueue(&Welcome { email: "ada@example.com".into() }).delay(Duration::from_hours(9)).await?;
+//! let pool = Pool::new(&queue).ports(Ports::paused(Arc::new(OsEntropy))).handle(stubborn);
+//! let done = pool.drain().with_later().await?; // nine hours and more, at once
+//! assert_eq!((done.completed, done.retried), (1, 2), "{done:?}");
+//! # Ok(())
+//! # }
+//! ```
 
 use std::future::{Future, IntoFuture, Ready, ready};
 use std::pin::Pin;
@@ -68,11 +102,12 @@ use queue_core::admin::{Filter, Page};
 use queue_core::{
     ClaimId, Clock, Fence, Outcome, Progress, Status, StoreLimits, TaskAdmin as _, TaskId, TaskResult, Timestamp,
 };
-use queue_testkit::MemoryStore;
+use queue_testkit::{MemoryStore, StoreClock};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Queue;
+use crate::clock::{OsEntropy, TokioClock};
 use crate::codec;
 use crate::ctx::{Ctx, Recorder};
 use crate::erased::{RunHandle, TaskHead};
@@ -250,6 +285,24 @@ impl Clock for Standstill {
 #[must_use]
 pub fn memory_queue() -> Queue<MemoryStore> {
     Queue::new(MemoryStore::new())
+}
+
+/// A queue in memory on the time of the tokio runtime that it is made in, for one whose time is paused. Its pools need
+/// [`Ports::paused`](crate::ports::Ports::paused) as well.
+#[must_use]
+pub fn paused_queue() -> Queue<MemoryStore> {
+    let clock = TokioClock::new();
+    Queue::with_ports(MemoryStore::with_clock(Arc::new(Paused(clock))), Arc::new(clock), Arc::new(OsEntropy))
+}
+
+/// The store's clock is the runtime's.
+#[derive(Debug)]
+struct Paused(TokioClock);
+
+impl StoreClock for Paused {
+    fn now(&self) -> Timestamp {
+        self.0.wall()
+    }
 }
 
 /// Tasks in one page when looking for what is enqueued.

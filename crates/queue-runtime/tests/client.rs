@@ -97,7 +97,7 @@ async fn what_is_no_name_or_key_is_refused() {
     let told = |error: EnqueueError| error.to_string();
     assert_eq!(
         told(queue.enqueue(&welcome("a")).queue("no spaces").priority(Priority::LOW).await.unwrap_err()),
-        "not the name of a queue: a name must not contain the byte at position 2; use 1 to 64 of A-Z a-z 0-9 . _ -"
+        "not the name of a queue: a name must not contain what is at its byte 3; use 1 to 64 of A-Z a-z 0-9 . _ -"
     );
     assert_eq!(
         told(queue.enqueue(&welcome("a")).key("").await.unwrap_err()),

@@ -1,10 +1,14 @@
 //! `queue_runtime::testing`: running a handler once, without a database and without a clock.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use queue_core::Outcome;
-use queue_runtime::testing::{perform, perform_blocking};
-use queue_runtime::{Ctx, Options, Result, ResultExt as _, Retry, Status, Task, TaskResult, TaskType, percent};
+use queue_runtime::ports::Ports;
+use queue_runtime::testing::{paused_queue, perform, perform_blocking};
+use queue_runtime::{
+    Ctx, Options, OsEntropy, Pool, Result, ResultExt as _, Retry, Status, Task, TaskResult, TaskType, percent,
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -199,4 +203,17 @@ async fn an_output_that_does_not_survive_storing_is_found() {
     }
     let half = |Half(kept): Half, _: Ctx| async move { Ok(OneWay { _kept: kept }) };
     let _ = perform(half, Half(1), ()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn delays_take_no_time_where_time_is_paused() {
+    let queue = paused_queue();
+    let task = queue.enqueue(&Fill(0)).delay(Duration::from_secs(7_200)).await.unwrap().id();
+    let stubborn = |_: Fill, cx: Ctx| async move { if cx.attempt() < 3 { Err("not yet".into()) } else { Ok(None) } };
+    let pool = Pool::new(&queue).ports(Ports::paused(Arc::new(OsEntropy))).handle(stubborn);
+    let done = pool.drain().with_later().await.unwrap();
+    assert_eq!((done.completed, done.retried), (1, 2), "{done:?}");
+    let state = queue.get(task).await.unwrap().unwrap().state;
+    // The two hours, and the 30 s before the third attempt.
+    assert!(state.started_at.unwrap().since(state.created_at) >= Duration::from_secs(7_230), "{state:?}");
 }

@@ -49,6 +49,12 @@ pub(crate) async fn run(named: &Database, options: &Bench, output: &mut Output) 
     if options.snapshot && named.is_file() {
         return Err(Failure::usage("--snapshot is for servers; an SQLite file has one writer and no such snapshot"));
     }
+    for (is_wanted, name) in [(options.retention, "--retention"), (options.snapshot, "--snapshot")] {
+        if is_wanted && !options.needs_drain() {
+            let said = format!("{name} is about the drain, and --only leaves that out");
+            return Err(Failure::usage(said).hint("--only drain"));
+        }
+    }
     let told = |error| failed("cannot listen to signals", error);
     let mut interrupt = signal(SignalKind::interrupt()).map_err(told)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(told)?;
@@ -228,21 +234,21 @@ impl<'a> Measuring<'a> {
         let times = latency::under_load(queue, work, self.options, rate);
         let times = self.watch("latency under load", 0, times).await?;
         figures.latency_rate_per_second = Some(rate);
-        figures.latency_p50_ms = Some(times.percentile_ms(50));
-        figures.latency_p95_ms = Some(times.percentile_ms(95));
-        figures.latency_p99_ms = Some(times.percentile_ms(99));
+        figures.latency_p50_ms = times.percentile_ms(50);
+        figures.latency_p95_ms = times.percentile_ms(95);
+        figures.latency_p99_ms = times.percentile_ms(99);
         Ok(())
     }
 
     async fn pickup(&self, queue: &Queue, work: &Workload, figures: &mut Figures) -> Outcome {
         let here = latency::pickup_here(queue, work, self.options);
         let times = self.watch("single tasks on an idle pool", 0, here).await?;
-        figures.pickup_p50_ms = Some(times.percentile_ms(50));
-        figures.pickup_p99_ms = Some(times.percentile_ms(99));
+        figures.pickup_p50_ms = times.percentile_ms(50);
+        figures.pickup_p99_ms = times.percentile_ms(99);
         let across = latency::pickup_across(queue, self.place.database().url(), work, self.options);
         let times = self.watch("single tasks on an idle pool of another process", 0, across).await?;
-        figures.pickup_across_p50_ms = Some(times.percentile_ms(50));
-        figures.pickup_across_p99_ms = Some(times.percentile_ms(99));
+        figures.pickup_across_p50_ms = times.percentile_ms(50);
+        figures.pickup_across_p99_ms = times.percentile_ms(99);
         Ok(())
     }
 
@@ -252,8 +258,8 @@ impl<'a> Measuring<'a> {
         }
         self.spinner.say("an idle pool".to_owned());
         let idle = idle::watch(self.place, queue, work, self.options).await?;
-        figures.idle_claim_p50_ms = Some(idle.claims.percentile_ms(50));
-        figures.idle_claim_p99_ms = Some(idle.claims.percentile_ms(99));
+        figures.idle_claim_p50_ms = idle.claims.percentile_ms(50);
+        figures.idle_claim_p99_ms = idle.claims.percentile_ms(99);
         if let Some(cost) = idle.cost {
             figures.idle_statements_per_second = Some(cost.statements as f64 / idle.seconds);
             figures.idle_writes_per_second = Some(cost.writes as f64 / idle.seconds);
@@ -263,8 +269,8 @@ impl<'a> Measuring<'a> {
             self.spinner.say("an idle pool that has just connected".to_owned());
             let fresh = self.place.open().await?;
             let idle = idle::watch(self.place, &fresh, work, self.options).await?;
-            figures.idle_claim_fresh_p50_ms = Some(idle.claims.percentile_ms(50));
-            figures.idle_claim_fresh_p99_ms = Some(idle.claims.percentile_ms(99));
+            figures.idle_claim_fresh_p50_ms = idle.claims.percentile_ms(50);
+            figures.idle_claim_fresh_p99_ms = idle.claims.percentile_ms(99);
         }
         Ok(())
     }

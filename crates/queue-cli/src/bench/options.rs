@@ -1,9 +1,10 @@
 //! What the bench is told.
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 
-use crate::duration;
-use std::time::Duration;
+use crate::args::parse_positive;
 
 /// The options of `queue bench`.
 #[derive(Args, Clone, Debug)]
@@ -56,7 +57,7 @@ pub(crate) struct Bench {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) rate: Option<u32>,
     /// How long the cost of an idle pool is watched, and how long the latency under load
-    #[arg(long, value_name = "DUR", default_value = "5s", value_parser = duration::parse)]
+    #[arg(long, value_name = "DUR", default_value = "5s", value_parser = parse_positive)]
     pub(crate) watch: Duration,
 }
 

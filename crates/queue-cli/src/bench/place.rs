@@ -31,6 +31,10 @@ impl Place {
     /// Makes a database beside the one that was named.
     pub(super) async fn make(named: &Database) -> Outcome<Self> {
         named.check_scheme()?;
+        if let Some(directory) = named.missing_directory().map(Path::display) {
+            let missing = Failure::failed(format!("the directory {directory} does not exist"));
+            return Err(missing.hint(format!("mkdir -p {directory}")));
+        }
         if let Some(file) = named.file() {
             let beside = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let dir = tempfile::Builder::new().prefix("queue-bench-").tempdir_in(beside);
@@ -42,7 +46,7 @@ impl Place {
             let refused = Failure::usage("the bench takes one server, and not the members of a group");
             return Err(refused.hint("name the primary alone"));
         }
-        let mut server = Server::connect(named.url()).await?;
+        let mut server = Server::connect(named).await?;
         let name = format!("queue_bench_{}_{:08x}", std::process::id(), OsEntropy.next_u64() >> 32);
         server.create(&name).await?;
         let database = Database::own(with_database(named.url(), &name));

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::options::Bench;
 use crate::failure::Outcome;
 use crate::output::table::Columns;
-use crate::output::{Output, grouped};
+use crate::output::{Output, grouped, tasks};
 
 /// The figures. What was not measured, or cannot be known here, is null.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -76,9 +76,9 @@ impl Figures {
             return output.value(self);
         }
         output.line(format!(
-            "{} · {} tasks of {} bytes · {} at once · {}",
+            "{} · {} of {} bytes · {} at once · {}",
             self.engine,
-            grouped(self.tasks),
+            tasks(self.tasks),
             grouped(self.payload_bytes.into()),
             grouped(self.concurrency.into()),
             match self.processes {
@@ -123,7 +123,7 @@ impl Figures {
             ("an idle pool's statements", self.idle_statements_per_second, "per s"),
             ("an idle pool's writes", self.idle_writes_per_second, "per s"),
             ("an idle claim reads", self.idle_rows_per_claim, "rows"),
-            ("  takes, p50", self.idle_claim_p50_ms, "ms"),
+            ("an idle claim takes, p50", self.idle_claim_p50_ms, "ms"),
             ("  p99", self.idle_claim_p99_ms, "ms"),
             ("  of a pool that has just connected, p50", self.idle_claim_fresh_p50_ms, "ms"),
             ("  p99", self.idle_claim_fresh_p99_ms, "ms"),

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlRow};
+use queue_runtime::StoreError;
+use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, MySqlConnection, Row as _};
 use tokio::time::sleep;
 
 use super::workload::failed;
+use crate::database::Database;
 use crate::failure::Outcome;
 use crate::url::hosts;
 
@@ -16,6 +18,10 @@ const REST_LOOK: Duration = Duration::from_millis(200);
 const REST_LOOKS: u32 = 300;
 /// Transactions that may wait to be purged on a server that rests.
 const UNPURGED_MAX: u64 = 1_000;
+
+/// What the server answers to an account that it does not know, or that may not use a database.
+const ACCESS_DENIED: u16 = 1045;
+const ACCESS_DENIED_TO_DATABASE: u16 = 1044;
 
 /// A connection to the server, apart from those of the queue.
 #[derive(Debug)]
@@ -62,11 +68,11 @@ pub(super) struct Snapshot {
 
 impl Server {
     /// Connects to the server that the URL names, whatever database it names.
-    pub(super) async fn connect(url: &str) -> Outcome<Self> {
+    pub(super) async fn connect(named: &Database) -> Outcome<Self> {
         let options: MySqlConnectOptions =
-            server_url(url).parse().map_err(|error| failed("the URL of the server", error))?;
+            server_url(named.url()).parse().map_err(|error| failed("the URL of the server", error))?;
         let options = options.disable_statement_logging();
-        let mut conn = options.connect().await.map_err(|error| failed("cannot reach the server", error))?;
+        let mut conn = options.connect().await.map_err(|error| named.explain(&sorted(error)))?;
         let row = conn.fetch_one("SELECT VERSION()").await.map_err(|error| failed("the server's version", error))?;
         let version = text(&row, 0);
         Ok(Self { conn, options, version })
@@ -172,6 +178,18 @@ impl Server {
     pub(super) async fn close(self) {
         // The server notices a closed socket as well.
         let _ = self.conn.close().await;
+    }
+}
+
+/// The error of a connection by what helps, as other commands tell it.
+fn sorted(error: sqlx::Error) -> StoreError {
+    let refused = error.as_database_error().and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
+    match (&error, refused) {
+        (_, Some(refused)) if matches!(refused.number(), ACCESS_DENIED_TO_DATABASE | ACCESS_DENIED) => {
+            StoreError::denied(refused.message())
+        }
+        (sqlx::Error::Io(cause), _) => StoreError::unavailable(cause.to_string()),
+        _ => StoreError::other(error),
     }
 }
 

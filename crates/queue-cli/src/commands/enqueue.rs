@@ -4,16 +4,18 @@ use std::fs::File;
 use std::io::{self, BufReader, Read as _, Seek as _};
 
 use queue_runtime::queue_core::StoreLimits;
-use queue_runtime::{EnqueueAllError, EnqueueError, Enqueued, IdempotencyKey, Payload, Queue, TaskSpec};
+use queue_runtime::{EnqueueAllError, EnqueueError, Enqueued, IdempotencyKey, Payload, Queue, Start, TaskSpec};
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::args::Enqueue;
 use crate::batch::{self, BatchError, Defaults, Lines};
 use crate::database::{Database, Need};
+use crate::duration;
 use crate::failure::{Failure, Outcome};
 use crate::output::{Output, tasks};
 use crate::progress::Bar;
+use crate::time::rfc3339;
 
 pub(super) async fn run(database: &Database, args: Enqueue, output: &mut Output) -> Outcome {
     let defaults = Defaults {
@@ -76,7 +78,7 @@ async fn one(database: &Database, spec: TaskSpec, output: &mut Output) -> Outcom
         return Err(too_large(size, max));
     }
     let queue = database.open(Need::Write).await?;
-    let (task_type, into) = (spec.task_type.clone(), spec.queue.clone());
+    let (task_type, into, due) = (spec.task_type.clone(), spec.queue.clone(), due(spec.start));
     let enqueued = queue.enqueue_spec(spec).await.map_err(|error| refused(database, error))?;
     queue.announced().await;
     let (id, existing) = (enqueued.id(), matches!(enqueued, Enqueued::Existing(_)));
@@ -88,8 +90,17 @@ async fn one(database: &Database, spec: TaskSpec, output: &mut Output) -> Outcom
     output.line(if existing {
         format!("task {id} has this key already; nothing was written")
     } else {
-        format!("enqueued task {id}: {task_type} in queue {into}")
+        format!("enqueued task {id}: {task_type} in queue {into}{due}")
     })
+}
+
+/// When a task is due that is not due at once.
+fn due(start: Start) -> String {
+    match start {
+        Start::Now => String::new(),
+        Start::After(delay) => format!(", due in {}", duration::short(delay)),
+        Start::At(at) => format!(", due at {}", rfc3339(at)),
+    }
 }
 
 fn too_large(size: u64, max: u64) -> Failure {

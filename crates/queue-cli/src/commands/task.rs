@@ -1,17 +1,16 @@
 //! `queue task list|show|retry|cancel`
 
-use std::env;
-
 use queue_runtime::queue_core::Store;
 use queue_runtime::queue_core::admin::{Acted, Action, Filter, Page, Selection};
-use queue_runtime::{TaskId, TaskRecord};
+use queue_runtime::{Status, TaskId, TaskRecord};
 use serde_json::json;
 
-use crate::args::{List, Task};
+use super::actor;
+use crate::args::{All, Cancel, List, Retry, Task};
 use crate::database::{Database, Need};
 use crate::failure::{Code, Failure, Outcome};
-use crate::output::Output;
 use crate::output::task::{TaskJson, details, list, row};
+use crate::output::{Output, tasks};
 
 /// Tasks read at once.
 const PAGE: usize = 500;
@@ -22,8 +21,17 @@ pub(super) async fn run(database: &Database, command: Task, output: &mut Output)
     match command {
         Task::List(args) => tasks.list(args, output).await,
         Task::Show { id } => tasks.show(id, output).await,
-        Task::Retry { ids } => tasks.act(ids, Action::Retry, output).await,
-        Task::Cancel { ids } => tasks.act(ids, Action::Cancel, output).await,
+        Task::Retry(Retry { ids, all, reason }) if ids.is_empty() => {
+            let failed = filter(&all, Status::Failed);
+            tasks.act_on_all([Filter { reason, ..failed }], Action::Retry, all.yes, output).await
+        }
+        Task::Retry(Retry { ids, .. }) => tasks.act(ids, Action::Retry, output).await,
+        Task::Cancel(Cancel { ids, all }) if ids.is_empty() => {
+            // What runs comes last: what is queued and begins meanwhile is found there.
+            let filters = [Status::Queued, Status::Running].map(|status| filter(&all, status));
+            tasks.act_on_all(filters, Action::Cancel, all.yes, output).await
+        }
+        Task::Cancel(Cancel { ids, .. }) => tasks.act(ids, Action::Cancel, output).await,
     }
 }
 
@@ -39,12 +47,11 @@ impl Tasks<'_> {
     }
 
     fn not_found(&self, ids: &[TaskId]) -> Failure {
-        let ids = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        Failure::new(Code::NotFound, format!("there is no task {ids}")).hint(self.database.command("task list"))
+        Failure::new(Code::NotFound, missing(ids)).hint(self.database.command("task list"))
     }
 
     async fn list(&self, args: List, output: &mut Output) -> Outcome {
-        let filter = Filter { status: args.status, reason: None, task_type: args.task_type, queue: args.queue };
+        let filter = Filter { status: args.status, reason: args.reason, task_type: args.task_type, queue: args.queue };
         let mut after = match args.after {
             Some(id) => Some(filter.position(&self.get(id).await?)),
             None => None,
@@ -104,6 +111,40 @@ impl Tasks<'_> {
         details(&task, &attempts).into_iter().try_for_each(|line| output.line(line))
     }
 
+    /// Acts on what matches now or, unless it is wanted so, only tells how much that is.
+    async fn act_on_all(
+        &self,
+        filters: impl IntoIterator<Item = Filter>,
+        action: Action,
+        wanted: bool,
+        output: &mut Output,
+    ) -> Outcome {
+        let explain = |error| self.database.explain(&error);
+        let mut ids = Vec::new();
+        for filter in filters {
+            let all = Selection::Matching { filter, limit: usize::MAX };
+            ids.extend(all.ids(self.store, PAGE).await.map_err(explain)?);
+        }
+        let ids = Selection::distinct(ids);
+        let (matched, mut changed) = (ids.len() as u64, 0);
+        if wanted {
+            for some in ids.chunks(PAGE) {
+                let acted = self.store.act(Selection::Ids(some.to_vec()), action, &actor()).await.map_err(explain)?;
+                changed += acted.iter().filter(|(_, acted)| acted.is_change()).count() as u64;
+            }
+        }
+        if output.is_json() {
+            return output.value(&json!({ "matched": matched, "changed": changed }));
+        }
+        let verb = if action == Action::Retry { "retry" } else { "cancel" };
+        output.line(match (wanted, matched) {
+            (_, 0) => format!("there is nothing to {verb}"),
+            (false, _) => format!("this would {verb} {}; nothing was changed, --yes does it", tasks(matched)),
+            (true, _) if action == Action::Retry => format!("{} queued again", tasks(changed)),
+            (true, _) => format!("{} cancelled, or told to stop", tasks(changed)),
+        })
+    }
+
     async fn act(&self, mut ids: Vec<TaskId>, action: Action, output: &mut Output) -> Outcome {
         ids.sort_unstable();
         ids.dedup();
@@ -138,18 +179,19 @@ impl Tasks<'_> {
             (false, true) => Err(self.not_found(&unknown)),
             (true, false) => Err(Failure::failed(refused.join("; "))),
             (false, false) => {
-                refused.push(format!(
-                    "there is no task {}",
-                    unknown.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-                ));
+                refused.push(missing(&unknown));
                 Err(Failure::failed(refused.join("; ")))
             }
         }
     }
 }
 
-/// Who the audit says it was.
-fn actor() -> String {
-    let user = ["USER", "LOGNAME"].iter().find_map(|name| env::var(name).ok()).filter(|user| !user.is_empty());
-    user.unwrap_or_else(|| "cli".to_owned())
+/// The tasks of this status that are so.
+fn filter(all: &All, status: Status) -> Filter {
+    Filter { status: Some(status), task_type: all.task_type.clone(), queue: all.queue.clone(), ..Filter::default() }
+}
+
+fn missing(ids: &[TaskId]) -> String {
+    let listed = ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    format!("there {} {listed}", if ids.len() == 1 { "is no task" } else { "are no tasks" })
 }

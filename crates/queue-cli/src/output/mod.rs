@@ -5,6 +5,7 @@ pub(crate) mod escape;
 pub(crate) mod stats;
 pub(crate) mod table;
 pub(crate) mod task;
+pub(crate) mod worker;
 
 use std::io::{self, IsTerminal as _, StdoutLock, Write as _};
 
