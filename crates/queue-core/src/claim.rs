@@ -1,5 +1,6 @@
 //! Claims: how a worker takes a batch of due tasks.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,21 @@ pub enum Queues {
     All,
     /// These queues; none when empty.
     Named(Arc<[QueueName]>),
+}
+
+impl fmt::Display for Queues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::Named(names) if names.is_empty() => f.write_str("none"),
+            Self::Named(names) => {
+                for (index, name) in names.iter().enumerate() {
+                    write!(f, "{}{name}", if index > 0 { ", " } else { "" })?;
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Queues {
@@ -224,6 +240,11 @@ mod tests {
         assert!(Queues::default().contains(&QueueName::DEFAULT) && !Queues::All.is_empty());
         assert!(mail.contains(&QueueName::new("mail")) && !mail.contains(&QueueName::DEFAULT));
         assert!(Queues::none().is_empty() && !mail.is_empty());
+        let two = Queues::Named(Arc::from([QueueName::new("mail"), QueueName::DEFAULT]));
+        assert_eq!(
+            [Queues::All, Queues::none(), mail, two].map(|told| told.to_string()),
+            ["all", "none", "mail", "mail, default"]
+        );
     }
 
     #[test]

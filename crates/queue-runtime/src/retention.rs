@@ -1,5 +1,6 @@
 //! How long tasks that have ended are kept.
 
+use std::fmt;
 use std::time::Duration;
 
 use queue_core::Status;
@@ -19,6 +20,13 @@ use queue_core::Status;
 pub struct Retention {
     completed: Option<Duration>,
     failed: Option<Duration>,
+}
+
+impl fmt::Display for Retention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kept = |keep: Option<Duration>| keep.map_or_else(|| "for good".to_owned(), |keep| format!("for {keep:?}"));
+        write!(f, "completed {}, failed {}", kept(self.completed), kept(self.failed))
+    }
 }
 
 impl Retention {
@@ -41,5 +49,16 @@ impl Retention {
     pub(crate) fn rules(self) -> Vec<(Status, Duration)> {
         let rules = [(Status::Completed, self.completed), (Status::Failed, self.failed)];
         rules.into_iter().filter_map(|(status, keep)| Some((status, keep?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn says_how_long_what_is_kept() {
+        let week = Retention::FOREVER.completed(Duration::from_secs(7 * 86_400));
+        assert_eq!(week.to_string(), "completed for 604800s, failed for good");
     }
 }

@@ -128,7 +128,7 @@ fn log(config: &Config) {
     tracing::info!(
         name = config.name,
         host = config.host,
-        queues = ?config.queues,
+        queues = %config.queues,
         concurrency = config.concurrency,
         prefetch = config.prefetch,
         lease = ?config.lease,
@@ -137,8 +137,8 @@ fn log(config: &Config) {
         cancel_grace = ?config.cancel_grace,
         poll = ?(config.poll_min, config.poll_max),
         wake_channel = config.herald.channel().is_some(),
-        fail_unregistered = ?config.fail_unregistered,
-        retention = ?config.retention,
+        fail_unregistered = %config.fail_unregistered,
+        retention = %config.retention,
         "the pool starts"
     );
     for registered in config.handlers.iter() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use queue_core::{ErrorText, FailureReason, Settled, Settlement, Status, TaskId, TaskType};
+use queue_core::{ErrorText, FailureReason, Settle, Settled, Settlement, Status, TaskId, TaskType};
 
 /// Errors kept by a pool that drains, at most.
 const ERRORS_MAX: usize = 100;
@@ -89,10 +89,13 @@ impl Report {
         *self.failed.entry(reason).or_default() += 1;
     }
 
-    /// Keeps an error.
-    pub(crate) fn error(&mut self, error: impl FnOnce() -> HandlerError) {
-        if self.errors.len() < ERRORS_MAX {
-            self.errors.push(error());
+    /// Keeps the error, if there is one, of a run that came to this.
+    pub(crate) fn error(&mut self, settle: &Settle, outcome: &'static str, task_type: Option<&TaskType>) {
+        // A run that is settled as an error may have completed in the handler's own transaction.
+        let error = settle.settlement.error().filter(|_| outcome == settle.settlement.label());
+        if let Some(error) = error.filter(|_| self.errors.len() < ERRORS_MAX) {
+            let (task, task_type, error) = (settle.task, task_type.cloned(), error.clone());
+            self.errors.push(HandlerError { task, task_type, outcome, error });
         }
     }
 }

@@ -46,6 +46,7 @@ async fn a_transaction_that_was_committed_is_a_completion() {
     let task = world.enqueue("a", |_| {}).await;
     let done = pool(&world, faulty(&world.store, |_, _| None), true).drain().await.unwrap();
     assert_eq!((done.completed, done.retried, done.stale), (1, 0, 0), "{done:?}");
+    assert_eq!(done.errors, []);
     let task = world.task(task).await;
     assert_eq!((task.state.status, task.state.attempt), (Status::Completed, 1));
     assert_eq!(task.result, TaskResult::Value("7".into()));

@@ -90,9 +90,17 @@ impl Dispatcher {
             if let (Some(outcome), Some(held)) = (label, self.slots.get(*slot)) {
                 let task_type = held.place.map(|place| self.config.handlers.at(place).handler.task_type());
                 self.config.observe(&Observation::Processed { task_type, outcome, ran_for: held.ran_for });
+                if self.config.drain.is_some() {
+                    self.report.error(item, outcome, task_type);
+                }
             }
             stale += u64::from(*answer == Settled::Stale);
-            ended += u64::from(*answer != Settled::Stale && !matches!(item.settlement, Settlement::Requeue { .. }));
+            ended += u64::from(match answer {
+                Settled::Applied => !matches!(item.settlement, Settlement::Requeue { .. }),
+                // Also by a transaction of the handler's, whatever the settlement says.
+                Settled::Already(status) => status.is_terminal(),
+                Settled::Stale => false,
+            });
             self.settled(*slot);
         }
         if ended > 0 {

@@ -14,7 +14,6 @@ use crate::pool::call;
 use crate::pool::ending::Ending;
 use crate::pool::executor::{Finished, Job, Limit};
 use crate::pool::held::{Held, Stage};
-use crate::pool::report::HandlerError;
 
 /// How long a task that was claimed ahead may wait before it is given back for others to run.
 const WAIT_MAX: Duration = Duration::from_secs(1);
@@ -194,7 +193,7 @@ impl Dispatcher {
         tracing::warn!(
             task = held.id.get(),
             r#type = task_type.map_or("unknown", queue_core::TaskType::as_str),
-            "the handler did not stop when its time was over; its slot stays taken until it ends"
+            "the handler runs on although it was to stop; its slot stays taken until it ends"
         );
         self.config.observe(&Observation::Overrun { task_type });
     }
@@ -223,16 +222,6 @@ impl Dispatcher {
             tracing::error!(task = held.id.get(), r#type = task_type, "the handler panicked; the task failed");
         }
         let settlement = Settlement::decide(&held.run, outcome, now, jitter);
-        if self.config.drain.is_some()
-            && let Some(error) = settlement.error()
-        {
-            self.report.error(|| HandlerError {
-                task: held.id,
-                task_type: held.place.map(|place| self.config.handlers.at(place).handler.task_type().clone()),
-                outcome: settlement.label(),
-                error: error.clone(),
-            });
-        }
         held.settlement = Some(settlement);
         held.stage = Stage::Settling;
         if !held.flushing {
