@@ -9,7 +9,7 @@ use crate::faulty::{Call, Fault, FaultyStore, faulty};
 use crate::support::{World, secs};
 
 /// A pool whose handler completes the task in a transaction of its own, commits that or not, and returns `Ok`.
-fn pool(world: &World, store: FaultyStore, commits: bool) -> Pool<Queue<FaultyStore>> {
+pub(crate) fn pool(world: &World, store: FaultyStore, commits: bool) -> Pool<Queue<FaultyStore>> {
     let queue = Queue::with_ports(store, Arc::new(world.time.clock), Arc::clone(&world.entropy));
     let database = world.store.clone();
     let complete = move |_: Payload, cx: Ctx<Queue<FaultyStore>>| {

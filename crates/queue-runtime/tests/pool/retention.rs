@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use queue_core::{Start, Status, TaskAdmin as _};
 use queue_runtime::{Pool, Retention, TaskId};
-use queue_testkit::FaultyStore;
 use queue_testkit::faulty::Strike;
 
-use crate::faulty::{Call, Fault, faulty};
+use crate::completing;
+use crate::faulty::{Call, Fault, FaultyStore, faulty};
 use crate::support::{Heard, On, World, secs};
 
 /// A pool that completes `good` and rejects `bad`.
@@ -112,15 +112,18 @@ async fn old_history_goes_in_small_batches_that_leave_the_store_to_others() {
     running.shutdown(secs(9)).await.unwrap();
 }
 
-/// Where 3,000 are old, works off 2,000 tasks, 200 of them due every so often, and says how long each takes and when batches went.
-/// Trips take 0.4 s, batches 0.3 s.
-async fn pruned_beside(due_every: Duration) -> (Duration, Vec<Duration>) {
+/// Where 3,000 are old, works off 2,000 tasks of type `a`, 200 of them due every so often, and says how long that took and when
+/// batches went. Trips take 0.4 s, batches 0.3 s.
+async fn pruned_beside<S: Send + Sync + 'static>(
+    due_every: Duration,
+    pool: impl FnOnce(&World, FaultyStore) -> Pool<S>,
+) -> (Duration, Vec<Duration>) {
     let world = World::new();
     completed(&world, 3_000).await;
     tokio::time::sleep(secs(2_000)).await;
     let mut last = None;
     for n in 0..2_000 {
-        last = Some(world.enqueue("good", |spec| spec.start = Start::After(due_every * (n / 200))).await);
+        last = Some(world.enqueue("a", |spec| spec.start = Start::After(due_every * (n / 200))).await);
     }
     let heard = Heard::timed(world.time.clock);
     let slow = |call, _| {
@@ -131,7 +134,7 @@ async fn pruned_beside(due_every: Duration) -> (Duration, Vec<Duration>) {
         };
         Strike { after: pause, ..Strike::default() }
     };
-    let working = pool(world.pool_over(FaultyStore::new(world.store.clone(), slow))).concurrency(200).prefetch(0);
+    let working = pool(&world, FaultyStore::new(world.store.clone(), slow)).concurrency(200).prefetch(0);
     let working = working.retention(Retention::FOREVER.completed(secs(1_000))).observer(Arc::new(heard.clone()));
     let began = world.elapsed();
     let running = working.start().await.unwrap();
@@ -143,15 +146,22 @@ async fn pruned_beside(due_every: Duration) -> (Duration, Vec<Duration>) {
 
 #[tokio::test(start_paused = true)]
 async fn as_much_goes_as_ends() {
-    let (took, batches) = pruned_beside(secs(1) / 2).await;
-    // One at once, and one for each 469 that ended; by the clock alone there would have been fewer.
-    let by_the_clock = took.as_secs() / 3 + 1;
-    assert!((4..=6).contains(&batches.len()) && batches.len() as u64 > by_the_clock, "{batches:?} in {took:?}");
+    let by_pool = pruned_beside(secs(1) / 2, simple).await;
+    let by_handler = pruned_beside(secs(1) / 2, |world, store| completing::pool(world, store, true)).await;
+    for (took, batches) in [by_pool, by_handler] {
+        // One at once, and one for each 469 that ended; by the clock alone there would have been fewer.
+        let by_the_clock = took.as_secs() / 3 + 1;
+        assert!((4..=6).contains(&batches.len()) && batches.len() as u64 > by_the_clock, "{batches:?} in {took:?}");
+    }
+}
+
+fn simple(world: &World, store: FaultyStore) -> Pool {
+    pool(world.pool_over(store)).on("a", async |_| Ok(()))
 }
 
 #[tokio::test(start_paused = true)]
 async fn while_more_is_due_than_can_be_taken_a_tenth_of_the_time_goes_into_history() {
-    let (took, batches) = pruned_beside(Duration::ZERO).await;
+    let (took, batches) = pruned_beside(Duration::ZERO, simple).await;
     // The last 400 are taken after 3.6 s or so: what is removed after that is no longer in the way.
     assert!(took > secs(4) && (secs(3)..secs(4)).contains(&gaps(&batches)[0]), "{batches:?} in {took:?}");
 }
