@@ -5,13 +5,14 @@ use queue_core::payload::PayloadDigest;
 use queue_core::{Enqueued, NewTask, StoreError};
 use rusqlite::params;
 
-use crate::task::{TaskRow, budget_micros};
+use crate::task::{TaskRow, budget_micros, room};
 use crate::work::{Id as _, Result, Work, clamped, task_id};
 
 const RESERVE: &str = "UPDATE queue_id_block SET next = next + ?1 WHERE id = 1 RETURNING next - ?1";
 const ADD: &str = "INSERT INTO queue_task (id, nonce, type_id, queue_id, rank, policy_id, bytes, status, attempt, \
-                   max_attempts, losses, claims, created_at, run_at, deadline_at, budget) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) ON CONFLICT DO NOTHING";
+                   max_attempts, losses, claims, created_at, run_at, deadline_at, budget, room) VALUES \
+                   (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, zeroblob(?17)) \
+                   ON CONFLICT DO NOTHING";
 const NONCE: &str = "SELECT nonce FROM queue_task WHERE id = ?1";
 const ADD_PAYLOAD: &str = "INSERT INTO queue_payload (task_id, content_type, body) VALUES (?1, ?2, ?3)";
 const KEY: &str = "SELECT task_id, digest FROM queue_idempotency WHERE type_id = ?1 AND key = ?2";
@@ -25,26 +26,42 @@ pub(crate) fn reserve_ids(work: &Work<'_>, count: u32) -> Result<IdBlock> {
 }
 
 pub(crate) fn enqueue(work: &mut Work<'_>, batch: &[NewTask]) -> Result<Vec<Enqueued>> {
-    batch.iter().enumerate().map(|(index, task)| enqueue_one(work, index, task)).collect()
+    let mut answers = Vec::with_capacity(batch.len());
+    let mut created = Vec::with_capacity(batch.len());
+    // Of two tasks with one key, the first of the batch counts.
+    for (index, task) in batch.iter().enumerate() {
+        let (answer, is_new) = key(work, index, task)?;
+        answers.push(answer);
+        if is_new {
+            created.push(task);
+        }
+    }
+    // Rows are kept by id. Written in another order, they would leave their pages half empty.
+    created.sort_by_key(|task| task.id);
+    for task in created {
+        create(work, task)?;
+    }
+    Ok(answers)
 }
 
-fn enqueue_one(work: &mut Work<'_>, index: usize, task: &NewTask) -> Result<Enqueued> {
+/// Looks whether the key of a task is taken and, if it is not, takes it; says whether the task is still to be created.
+fn key(work: &mut Work<'_>, index: usize, task: &NewTask) -> Result<(Enqueued, bool)> {
     let (id, spec) = (task.id, &task.spec);
-    let type_id = work.memory.names.intern(work.conn, &spec.task_type)?;
     if let Some(key) = &spec.key {
         if is_written(work, task)? {
-            return Ok(Enqueued::Created(id));
+            return Ok((Enqueued::Created(id), false));
         }
+        let type_id = work.memory.names.intern(work.conn, &spec.task_type)?;
         let found = work.first(KEY, params![type_id, key.as_str()], |row| {
             Ok((task_id(row.get(0)?)?, PayloadDigest::from_bytes(row.get(1)?)))
         })?;
         match found {
             // Written by an earlier try, and pruned since.
-            Some((existing, _)) if existing == id => return Ok(Enqueued::Created(id)),
+            Some((existing, _)) if existing == id => return Ok((Enqueued::Created(id), false)),
             Some((existing, digest)) if digest != spec.payload.digest() => {
                 return Err(StoreError::KeyConflict { index, existing }.into());
             }
-            Some((existing, _)) => return Ok(Enqueued::Existing(existing)),
+            Some((existing, _)) => return Ok((Enqueued::Existing(existing), false)),
             None => {
                 let digest = spec.payload.digest();
                 let now = work.now.as_micros();
@@ -52,10 +69,15 @@ fn enqueue_one(work: &mut Work<'_>, index: usize, task: &NewTask) -> Result<Enqu
             }
         }
     }
+    Ok((Enqueued::Created(id), true))
+}
+
+fn create(work: &mut Work<'_>, task: &NewTask) -> Result<()> {
+    let (id, spec) = (task.id, &task.spec);
     let state = task.state(work.now);
     let row = TaskRow {
         id,
-        type_id,
+        type_id: work.memory.names.intern(work.conn, &spec.task_type)?,
         queue_id: work.memory.names.intern(work.conn, &spec.queue)?,
         priority: spec.priority,
         policy_id: work.memory.names.intern(work.conn, &spec.retry.backoff().kept())?,
@@ -69,7 +91,7 @@ fn enqueue_one(work: &mut Work<'_>, index: usize, task: &NewTask) -> Result<Enqu
         work.execute(ADD_PAYLOAD, params![id.number(), payload.content_type().code(), body])?;
         row.add_to_ready(work, &row.state)?;
     }
-    Ok(Enqueued::Created(id))
+    Ok(())
 }
 
 /// Writes the task's row; `false` when an earlier try of this very task has written it.
@@ -97,6 +119,7 @@ fn add_task(work: &Work<'_>, task: &NewTask, row: &TaskRow) -> Result<bool> {
             state.run_at.as_micros(),
             state.deadline_at.map(queue_core::Timestamp::as_micros),
             budget_micros(state.budget),
+            room(state),
         ],
     )?;
     if added == 1 {
