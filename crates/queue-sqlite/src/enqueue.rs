@@ -5,6 +5,7 @@ use queue_core::payload::PayloadDigest;
 use queue_core::{Enqueued, NewTask, StoreError};
 use rusqlite::params;
 
+use crate::jobs::Weight;
 use crate::task::{TaskRow, budget_micros, room};
 use crate::work::{Id as _, Result, Work, clamped, task_id};
 
@@ -18,6 +19,18 @@ const ADD_PAYLOAD: &str = "INSERT INTO queue_payload (task_id, content_type, bod
 const KEY: &str = "SELECT task_id, digest FROM queue_idempotency WHERE type_id = ?1 AND key = ?2";
 const ADD_KEY: &str = "INSERT INTO queue_idempotency (type_id, key, task_id, digest, created_at, orphan) \
                        VALUES (?1, ?2, ?3, ?4, ?5, 0)";
+
+/// How many of those who enqueue share a transaction with a batch as large as can be, where more of them wait.
+const SHARERS: usize = 4;
+/// Payload that weighs as much as a task.
+const TASK_BYTES: usize = 1_024;
+
+/// What a batch weighs in its transaction: less than it writes. Tasks of many lanes change a page of each, or a few pages, and those of
+/// several batches change the same ones.
+pub(crate) fn weight(batch: &[NewTask]) -> Weight {
+    let bytes: usize = batch.iter().map(|task| task.spec.payload.body().len()).sum();
+    batch.len().max(bytes / TASK_BYTES).div_ceil(SHARERS)
+}
 
 pub(crate) fn reserve_ids(work: &Work<'_>, count: u32) -> Result<IdBlock> {
     let first = work.first(RESERVE, [count], |row| task_id(row.get(0)?))?;
