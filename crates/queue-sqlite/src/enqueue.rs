@@ -6,7 +6,8 @@ use queue_core::{Enqueued, NewTask, StoreError};
 use rusqlite::params;
 
 use crate::jobs::Weight;
-use crate::task::{TaskRow, budget_micros, room};
+use crate::runs::follows;
+use crate::task::{TaskRow, add_ready, budget_micros, room};
 use crate::work::{Id as _, Result, Work, clamped, task_id};
 
 const RESERVE: &str = "UPDATE queue_id_block SET next = next + ?1 WHERE id = 1 RETURNING next - ?1";
@@ -14,6 +15,11 @@ const ADD: &str = "INSERT INTO queue_task (id, nonce, type_id, queue_id, rank, p
                    max_attempts, losses, claims, created_at, run_at, deadline_at, budget, room) VALUES \
                    (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, zeroblob(?17)) \
                    ON CONFLICT DO NOTHING";
+// Tasks that are new are no suspects and were never claimed.
+const ADD_READY: &str = add_ready!(
+    "INSERT OR FAIL",
+    "SELECT queue_id, 0, rank, run_at, id, type_id, deadline_at, bytes, 0 FROM queue_task WHERE id BETWEEN ?1 AND ?2"
+);
 const NONCE: &str = "SELECT nonce FROM queue_task WHERE id = ?1";
 const ADD_PAYLOAD: &str = "INSERT INTO queue_payload (task_id, content_type, body) VALUES (?1, ?2, ?3)";
 const KEY: &str = "SELECT task_id, digest FROM queue_idempotency WHERE type_id = ?1 AND key = ?2";
@@ -51,8 +57,17 @@ pub(crate) fn enqueue(work: &mut Work<'_>, batch: &[NewTask]) -> Result<Vec<Enqu
     }
     // Rows are kept by id. Written in another order, they would leave their pages half empty.
     created.sort_by_key(|task| task.id);
+    let mut added = Vec::with_capacity(created.len());
     for task in created {
-        create(work, task)?;
+        if create(work, task)? {
+            added.push(task.id);
+        }
+    }
+    for run in added.chunk_by(|one, next| follows(*one, *next)) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        if work.execute(ADD_READY, [first.number(), last.number()])? != run.len() {
+            return Err(StoreError::corrupt(Some(*first), "it, or one after it, is not what was written").into());
+        }
     }
     Ok(answers)
 }
@@ -85,7 +100,8 @@ fn key(work: &mut Work<'_>, index: usize, task: &NewTask) -> Result<(Enqueued, b
     Ok((Enqueued::Created(id), true))
 }
 
-fn create(work: &mut Work<'_>, task: &NewTask) -> Result<()> {
+/// Writes a task, but for its place among those that wait; `false` when an earlier try of this very task has written it.
+fn create(work: &mut Work<'_>, task: &NewTask) -> Result<bool> {
     let (id, spec) = (task.id, &task.spec);
     let state = task.state(work.now);
     let row = TaskRow {
@@ -98,13 +114,13 @@ fn create(work: &mut Work<'_>, task: &NewTask) -> Result<()> {
         state,
         progress: None,
     };
-    if add_task(work, task, &row)? {
+    let is_new = add_task(work, task, &row)?;
+    if is_new {
         let payload = &spec.payload;
         let body: &[u8] = payload.body();
         work.execute(ADD_PAYLOAD, params![id.number(), payload.content_type().code(), body])?;
-        row.add_to_ready(work, &row.state)?;
     }
-    Ok(())
+    Ok(is_new)
 }
 
 /// Writes the task's row; `false` when an earlier try of this very task has written it.

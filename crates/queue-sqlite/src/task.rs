@@ -63,6 +63,17 @@ macro_rules! end {
     };
 }
 
+/// Puts a task, or several, on the list of what waits.
+macro_rules! add_ready {
+    ($insert:literal, $rows:literal) => {
+        concat!(
+            $insert,
+            " INTO queue_ready (queue_id, suspect, rank, run_at, task_id, type_id, deadline_at, bytes, again) ",
+            $rows
+        )
+    };
+}
+
 /// Takes a task, or several of one place, off the list of what waits.
 macro_rules! drop_ready {
     ($ids:literal) => {
@@ -76,7 +87,7 @@ macro_rules! add_finished {
         concat!($insert, " INTO queue_finished (status, completed_at, task_id, type_id, queue_id, reason) ", $rows)
     };
 }
-pub(crate) use {add_finished, drop_ready, end, moving, start};
+pub(crate) use {add_finished, add_ready, drop_ready, end, moving, start};
 
 const MOVE: &str = moving!(
     "UPDATE",
@@ -86,8 +97,7 @@ const MOVE: &str = moving!(
 );
 const START: &str = start!("UPDATE", "id = ?1");
 const END: &str = end!("UPDATE", "id = ?1");
-const ADD_READY: &str = "INSERT INTO queue_ready (queue_id, suspect, rank, run_at, task_id, type_id, deadline_at, bytes, again) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+const ADD_READY: &str = add_ready!("INSERT", "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
 const DROP_READY: &str = drop_ready!("task_id = ?5");
 const ADD_FINISHED: &str = add_finished!("INSERT", "VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
 const DROP_FINISHED: &str = "DELETE FROM queue_finished WHERE status = ?1 AND completed_at = ?2 AND task_id = ?3";
