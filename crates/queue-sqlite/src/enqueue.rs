@@ -2,7 +2,7 @@
 
 use queue_core::ids::IdBlock;
 use queue_core::payload::PayloadDigest;
-use queue_core::{Enqueued, NewTask, StoreError};
+use queue_core::{Enqueued, NewTask, StoreError, TaskId};
 use rusqlite::params;
 
 use crate::jobs::Weight;
@@ -58,18 +58,26 @@ pub(crate) fn enqueue(work: &mut Work<'_>, batch: &[NewTask]) -> Result<Vec<Enqu
     // Rows are kept by id. Written in another order, they would leave their pages half empty.
     created.sort_by_key(|task| task.id);
     let mut added = Vec::with_capacity(created.len());
-    for task in created {
+    let written = created.into_iter().try_for_each(|task| {
         if create(work, task)? {
             added.push(task.id);
         }
-    }
-    for run in added.chunk_by(|one, next| follows(*one, *next)) {
+        Ok(())
+    });
+    // Also after a failure: whoever's transaction it is may commit what was written before.
+    let waits = add_to_ready(work, &added);
+    written.and(waits).map(|()| answers)
+}
+
+/// Puts new tasks, in the order of their ids, on the list of what waits.
+fn add_to_ready(work: &Work<'_>, tasks: &[TaskId]) -> Result<()> {
+    for run in tasks.chunk_by(|one, next| follows(*one, *next)) {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
         if work.execute(ADD_READY, [first.number(), last.number()])? != run.len() {
             return Err(StoreError::corrupt(Some(*first), "it, or one after it, is not what was written").into());
         }
     }
-    Ok(answers)
+    Ok(())
 }
 
 /// Looks whether the key of a task is taken and, if it is not, takes it; says whether the task is still to be created.
