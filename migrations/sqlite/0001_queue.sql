@@ -28,7 +28,9 @@ CREATE TABLE queue_policy (
     backoff TEXT NOT NULL UNIQUE
 ) STRICT;
 
--- A task's state: narrow and without a secondary index, because it is rewritten at each step of the task's life.
+-- A task's state: narrow and without a secondary index, because it is rewritten at each step of the task's life. `room` is as
+-- many bytes as the values still to be written will take, so that no step makes a row longer: one that outgrows its page would
+-- have SQLite write the pages around it as well.
 CREATE TABLE queue_task (
     id           INTEGER PRIMARY KEY,
     nonce        INTEGER NOT NULL,
@@ -52,6 +54,7 @@ CREATE TABLE queue_task (
     budget       INTEGER CHECK (budget >= 0),
     percent      INTEGER CHECK (percent BETWEEN 0 AND 100),
     message      TEXT,
+    room         BLOB,
     CHECK (attempt BETWEEN 0 AND max_attempts),
     CHECK ((status = 3) = (reason IS NOT NULL)),
     CHECK ((status IN (2, 3)) = (completed_at IS NOT NULL)),

@@ -105,13 +105,14 @@ pub(crate) fn bytes(spec: &TaskSpec) -> u64 {
 /// Gives tasks their ids, and one nonce, which tells this batch from any other under the same ids.
 ///
 /// Tasks of one queue and priority get ids that follow on one another, in the order of the batch: they are claimed together, and a
-/// store that keeps rows by id then finds them side by side.
+/// store that keeps rows by id then finds them side by side. Queues are worked off side by side as well, so next to them come those of
+/// the same priority in other queues.
 pub(crate) async fn number(shared: &Shared, specs: Vec<TaskSpec>) -> Result<Vec<NewTask>, StoreError> {
     let reserve = |count| repeat(shared, move || shared.store.reserve_ids(count));
     let ids = shared.ids.take(specs.len(), reserve).await?;
     let nonce = Nonce::new((shared.entropy.next_u64() >> 32) as u32);
     let mut places: Vec<_> = (0..specs.len()).collect();
-    places.sort_by_key(|place| (&specs[*place].queue, specs[*place].priority));
+    places.sort_by_key(|place| (specs[*place].priority, &specs[*place].queue));
     let mut numbered: Vec<_> = places.into_iter().zip(ids).collect();
     numbered.sort_unstable_by_key(|(place, _)| *place);
     Ok(numbered.into_iter().zip(specs).map(|((_, id), spec)| NewTask { id, nonce, spec }).collect())

@@ -54,6 +54,8 @@ pub(crate) fn open(options: &SqliteOptions) -> Result<Connections, StoreError> {
         }
         // A commit is on the disk when it is acknowledged.
         writer.execute_batch("PRAGMA synchronous = FULL").map_err(explain)?;
+        // Jobs that share a transaction are each undone alone. The pages for that are few; by default they go to a temporary file.
+        writer.execute_batch("PRAGMA temp_store = MEMORY").map_err(explain)?;
     }
     let reader = || -> rusqlite::Result<Connection> {
         let mode = if read_only { Mode::ReadOnly } else { Mode::ReadWrite };

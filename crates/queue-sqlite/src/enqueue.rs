@@ -2,21 +2,41 @@
 
 use queue_core::ids::IdBlock;
 use queue_core::payload::PayloadDigest;
-use queue_core::{Enqueued, NewTask, StoreError};
+use queue_core::{Enqueued, NewTask, StoreError, TaskId};
 use rusqlite::params;
 
-use crate::task::{TaskRow, budget_micros};
+use crate::jobs::Weight;
+use crate::runs::follows;
+use crate::task::{TaskRow, add_ready, budget_micros, room};
 use crate::work::{Id as _, Result, Work, clamped, task_id};
 
 const RESERVE: &str = "UPDATE queue_id_block SET next = next + ?1 WHERE id = 1 RETURNING next - ?1";
 const ADD: &str = "INSERT INTO queue_task (id, nonce, type_id, queue_id, rank, policy_id, bytes, status, attempt, \
-                   max_attempts, losses, claims, created_at, run_at, deadline_at, budget) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) ON CONFLICT DO NOTHING";
+                   max_attempts, losses, claims, created_at, run_at, deadline_at, budget, room) VALUES \
+                   (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, zeroblob(?17)) \
+                   ON CONFLICT DO NOTHING";
+// Tasks that are new are no suspects and were never claimed.
+const ADD_READY: &str = add_ready!(
+    "INSERT OR FAIL",
+    "SELECT queue_id, 0, rank, run_at, id, type_id, deadline_at, bytes, 0 FROM queue_task WHERE id BETWEEN ?1 AND ?2"
+);
 const NONCE: &str = "SELECT nonce FROM queue_task WHERE id = ?1";
 const ADD_PAYLOAD: &str = "INSERT INTO queue_payload (task_id, content_type, body) VALUES (?1, ?2, ?3)";
 const KEY: &str = "SELECT task_id, digest FROM queue_idempotency WHERE type_id = ?1 AND key = ?2";
 const ADD_KEY: &str = "INSERT INTO queue_idempotency (type_id, key, task_id, digest, created_at, orphan) \
                        VALUES (?1, ?2, ?3, ?4, ?5, 0)";
+
+/// How many of those who enqueue share a transaction with a batch as large as can be, where more of them wait.
+const SHARERS: usize = 4;
+/// Payload that weighs as much as a task.
+const TASK_BYTES: usize = 1_024;
+
+/// What a batch weighs in its transaction: less than it writes. Tasks of many lanes change a page of each, or a few pages, and those of
+/// several batches change the same ones.
+pub(crate) fn weight(batch: &[NewTask]) -> Weight {
+    let bytes: usize = batch.iter().map(|task| task.spec.payload.body().len()).sum();
+    batch.len().max(bytes / TASK_BYTES).div_ceil(SHARERS)
+}
 
 pub(crate) fn reserve_ids(work: &Work<'_>, count: u32) -> Result<IdBlock> {
     let first = work.first(RESERVE, [count], |row| task_id(row.get(0)?))?;
@@ -25,26 +45,59 @@ pub(crate) fn reserve_ids(work: &Work<'_>, count: u32) -> Result<IdBlock> {
 }
 
 pub(crate) fn enqueue(work: &mut Work<'_>, batch: &[NewTask]) -> Result<Vec<Enqueued>> {
-    batch.iter().enumerate().map(|(index, task)| enqueue_one(work, index, task)).collect()
+    let mut answers = Vec::with_capacity(batch.len());
+    let mut created = Vec::with_capacity(batch.len());
+    // Of two tasks with one key, the first of the batch counts.
+    for (index, task) in batch.iter().enumerate() {
+        let (answer, is_new) = key(work, index, task)?;
+        answers.push(answer);
+        if is_new {
+            created.push(task);
+        }
+    }
+    // Rows are kept by id. Written in another order, they would leave their pages half empty.
+    created.sort_by_key(|task| task.id);
+    let mut added = Vec::with_capacity(created.len());
+    let written = created.into_iter().try_for_each(|task| {
+        if create(work, task)? {
+            added.push(task.id);
+        }
+        Ok(())
+    });
+    // Also after a failure: whoever's transaction it is may commit what was written before.
+    let waits = add_to_ready(work, &added);
+    written.and(waits).map(|()| answers)
 }
 
-fn enqueue_one(work: &mut Work<'_>, index: usize, task: &NewTask) -> Result<Enqueued> {
+/// Puts new tasks, in the order of their ids, on the list of what waits.
+fn add_to_ready(work: &Work<'_>, tasks: &[TaskId]) -> Result<()> {
+    for run in tasks.chunk_by(|one, next| follows(*one, *next)) {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+        if work.execute(ADD_READY, [first.number(), last.number()])? != run.len() {
+            return Err(StoreError::corrupt(Some(*first), "it, or one after it, is not what was written").into());
+        }
+    }
+    Ok(())
+}
+
+/// Looks whether the key of a task is taken and, if it is not, takes it; says whether the task is still to be created.
+fn key(work: &mut Work<'_>, index: usize, task: &NewTask) -> Result<(Enqueued, bool)> {
     let (id, spec) = (task.id, &task.spec);
-    let type_id = work.memory.names.intern(work.conn, &spec.task_type)?;
     if let Some(key) = &spec.key {
         if is_written(work, task)? {
-            return Ok(Enqueued::Created(id));
+            return Ok((Enqueued::Created(id), false));
         }
+        let type_id = work.memory.names.intern(work.conn, &spec.task_type)?;
         let found = work.first(KEY, params![type_id, key.as_str()], |row| {
             Ok((task_id(row.get(0)?)?, PayloadDigest::from_bytes(row.get(1)?)))
         })?;
         match found {
             // Written by an earlier try, and pruned since.
-            Some((existing, _)) if existing == id => return Ok(Enqueued::Created(id)),
+            Some((existing, _)) if existing == id => return Ok((Enqueued::Created(id), false)),
             Some((existing, digest)) if digest != spec.payload.digest() => {
                 return Err(StoreError::KeyConflict { index, existing }.into());
             }
-            Some((existing, _)) => return Ok(Enqueued::Existing(existing)),
+            Some((existing, _)) => return Ok((Enqueued::Existing(existing), false)),
             None => {
                 let digest = spec.payload.digest();
                 let now = work.now.as_micros();
@@ -52,10 +105,16 @@ fn enqueue_one(work: &mut Work<'_>, index: usize, task: &NewTask) -> Result<Enqu
             }
         }
     }
+    Ok((Enqueued::Created(id), true))
+}
+
+/// Writes a task, but for its place among those that wait; `false` when an earlier try of this very task has written it.
+fn create(work: &mut Work<'_>, task: &NewTask) -> Result<bool> {
+    let (id, spec) = (task.id, &task.spec);
     let state = task.state(work.now);
     let row = TaskRow {
         id,
-        type_id,
+        type_id: work.memory.names.intern(work.conn, &spec.task_type)?,
         queue_id: work.memory.names.intern(work.conn, &spec.queue)?,
         priority: spec.priority,
         policy_id: work.memory.names.intern(work.conn, &spec.retry.backoff().kept())?,
@@ -63,13 +122,13 @@ fn enqueue_one(work: &mut Work<'_>, index: usize, task: &NewTask) -> Result<Enqu
         state,
         progress: None,
     };
-    if add_task(work, task, &row)? {
+    let is_new = add_task(work, task, &row)?;
+    if is_new {
         let payload = &spec.payload;
         let body: &[u8] = payload.body();
         work.execute(ADD_PAYLOAD, params![id.number(), payload.content_type().code(), body])?;
-        row.add_to_ready(work, &row.state)?;
     }
-    Ok(Enqueued::Created(id))
+    Ok(is_new)
 }
 
 /// Writes the task's row; `false` when an earlier try of this very task has written it.
@@ -97,6 +156,7 @@ fn add_task(work: &Work<'_>, task: &NewTask, row: &TaskRow) -> Result<bool> {
             state.run_at.as_micros(),
             state.deadline_at.map(queue_core::Timestamp::as_micros),
             budget_micros(state.budget),
+            room(state),
         ],
     )?;
     if added == 1 {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use queue_core::progress::ProgressUpdate;
 use queue_core::record::ATTEMPTS_MAX;
 use queue_core::{
-    ClaimId, ErrorText, Event, Settle, Settled, Settlement, StoreLimits, TaskId, TaskResult, TransitionError,
-    transition,
+    ClaimId, ErrorText, Event, Settle, Settled, Settlement, StoreError, StoreLimits, TaskId, TaskResult,
+    TransitionError, transition,
 };
 use rusqlite::params;
 
@@ -58,30 +58,23 @@ fn settle_runs(work: &mut Work<'_>, batch: &[Settle], limits: &StoreLimits) -> R
     }
     // Of two ends of one task, the first one counts.
     moving.sort_unstable_by_key(|(index, one)| (one.row.id, *index));
-    let (indices, moves): (Vec<_>, Vec<_>) = moving.into_iter().unzip();
-    let mut indices = indices.into_iter();
-    // A run that turns out not to be as it is known is undone, and its tasks are looked up.
-    let guarded = moves.len() > 1;
-    if guarded {
-        work.execute("SAVEPOINT runs", [])?;
-    }
-    let mut done = Vec::with_capacity(moves.len());
+    let (indices, moves): (Vec<usize>, Vec<Move>) = moving.into_iter().unzip();
+    let mut rest = indices.as_slice();
     for run in runs::runs(&moves) {
-        let indices = indices.by_ref().take(run.len()).collect::<Vec<_>>();
+        let (indices, others) = rest.split_at(run.len());
+        rest = others;
         if runs::try_advance(work, run)? {
-            done.extend(indices.into_iter().zip(run));
+            for (&index, Move { row, .. }) in indices.iter().zip(run) {
+                keep(work, row, &batch[index], limits)?;
+                settled[index] = Some(Settled::Applied);
+            }
         } else if run.len() > 1 {
-            done.clear();
-            work.execute("ROLLBACK TO runs", [])?;
-            break;
+            // Some of it is written. Nothing is known any more once this job is undone, and when it is repeated, all is looked up.
+            // A savepoint would have kept a copy of each page, for what no file has ever been like.
+            return Err(
+                StoreError::unavailable("a run of this process is not as it left it; it is looked up again").into()
+            );
         }
-    }
-    if guarded {
-        work.execute("RELEASE runs", [])?;
-    }
-    for (index, Move { row, .. }) in done {
-        keep(work, row, &batch[index], limits)?;
-        settled[index] = Some(Settled::Applied);
     }
     Ok(settled)
 }
@@ -196,6 +189,7 @@ mod tests {
     use rusqlite::Connection;
 
     use super::*;
+    use crate::error::Fault;
     use crate::work::Memory;
     use crate::{claiming, enqueue};
 
@@ -231,8 +225,17 @@ mod tests {
         let settles = claimed
             .tasks
             .iter()
-            .map(|task| Settle::by_holder(task.id, task.claim, Settlement::Complete { result: TaskResult::None }));
-        let settled = settle(&mut work, &settles.collect::<Vec<_>>(), &limits).unwrap();
+            .map(|task| Settle::by_holder(task.id, task.claim, Settlement::Complete { result: TaskResult::None }))
+            .collect::<Vec<_>>();
+        conn.execute("SAVEPOINT job", []).unwrap();
+        let Err(Fault::Store(error)) = settle(&mut work, &settles, &limits) else { panic!("it was taken for known") };
+        assert!(error.is_transient());
+        // As the thread does with a job that fails; its caller repeats it.
+        conn.execute("ROLLBACK TO job", []).unwrap();
+        drop(work);
+        memory.forget();
+        let mut work = Work::new(&conn, Timestamp::from_micros(100), &mut memory);
+        let settled = settle(&mut work, &settles, &limits).unwrap();
         let mut expected = [Settled::Applied; 6];
         expected[2] = Settled::Stale;
         assert_eq!(settled, expected);

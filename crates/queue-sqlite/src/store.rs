@@ -188,7 +188,7 @@ impl TaskStore for SqliteStore {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        self.write(batch.len(), move |work| enqueue::enqueue(work, &batch)).await
+        self.write(enqueue::weight(&batch), move |work| enqueue::enqueue(work, &batch)).await
     }
 
     async fn open_session(&self, spec: SessionSpec) -> Result<Renewal, StoreError> {

@@ -45,17 +45,32 @@ macro_rules! moving {
     };
 }
 
-/// What changes when a run starts.
+/// What changes when a run starts. Its end has [so much](room) left.
 macro_rules! start {
     ($update:literal, $ids:literal) => {
-        $crate::task::moving!($update, "status = ?4, attempt = ?5, claims = ?6, claim_id = ?7, started_at = ?8", $ids)
+        $crate::task::moving!(
+            $update,
+            "status = ?4, attempt = ?5, claims = ?6, claim_id = ?7, started_at = ?8, room = zeroblob(9)",
+            $ids
+        )
     };
 }
 
 /// What changes when a task ends.
 macro_rules! end {
     ($update:literal, $ids:literal) => {
-        $crate::task::moving!($update, "status = ?4, reason = ?5, claim_id = ?6, completed_at = ?7", $ids)
+        $crate::task::moving!($update, "status = ?4, reason = ?5, claim_id = ?6, completed_at = ?7, room = NULL", $ids)
+    };
+}
+
+/// Puts a task, or several, on the list of what waits.
+macro_rules! add_ready {
+    ($insert:literal, $rows:literal) => {
+        concat!(
+            $insert,
+            " INTO queue_ready (queue_id, suspect, rank, run_at, task_id, type_id, deadline_at, bytes, again) ",
+            $rows
+        )
     };
 }
 
@@ -72,18 +87,17 @@ macro_rules! add_finished {
         concat!($insert, " INTO queue_finished (status, completed_at, task_id, type_id, queue_id, reason) ", $rows)
     };
 }
-pub(crate) use {add_finished, drop_ready, end, moving, start};
+pub(crate) use {add_finished, add_ready, drop_ready, end, moving, start};
 
 const MOVE: &str = moving!(
     "UPDATE",
     "status = ?4, reason = ?5, attempt = ?6, losses = ?7, claims = ?8, claim_id = ?9, run_at = ?10, started_at = ?11, \
-     completed_at = ?12, deadline_at = ?13",
+     completed_at = ?12, deadline_at = ?13, room = zeroblob(?14)",
     "id = ?1"
 );
 const START: &str = start!("UPDATE", "id = ?1");
 const END: &str = end!("UPDATE", "id = ?1");
-const ADD_READY: &str = "INSERT INTO queue_ready (queue_id, suspect, rank, run_at, task_id, type_id, deadline_at, bytes, again) \
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+const ADD_READY: &str = add_ready!("INSERT", "VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)");
 const DROP_READY: &str = drop_ready!("task_id = ?5");
 const ADD_FINISHED: &str = add_finished!("INSERT", "VALUES (?1, ?2, ?3, ?4, ?5, ?6)");
 const DROP_FINISHED: &str = "DELETE FROM queue_finished WHERE status = ?1 AND completed_at = ?2 AND task_id = ?3";
@@ -305,6 +319,7 @@ impl TaskRow {
                 started_at,
                 completed_at,
                 deadline_at,
+                room(to),
             ],
         )
     }
@@ -376,6 +391,16 @@ impl Change {
             (true, true, false) => Self::End,
             _ => Self::Any,
         }
+    }
+}
+
+/// How many bytes a row has to keep free for what is written to it until its task has ended: of a claim and of each time eight,
+/// and one of a status that is neither 0 nor 1, which take none.
+pub(crate) fn room(state: &TaskState) -> i64 {
+    let missing = [state.claim.is_none(), state.started_at.is_none(), state.completed_at.is_none()];
+    match state.status {
+        Status::Queued | Status::Running => 1 + 8 * missing.into_iter().map(i64::from).sum::<i64>(),
+        Status::Completed | Status::Failed => 0,
     }
 }
 

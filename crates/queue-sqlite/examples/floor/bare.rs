@@ -8,15 +8,16 @@ use queue_sqlite::rusqlite::{Connection, Result, params};
 use crate::{Load, Rates, Watch};
 
 const ADD_TASK: &str = "INSERT INTO queue_task (id, nonce, type_id, queue_id, rank, policy_id, bytes, status, attempt, \
-                        max_attempts, losses, claims, created_at, run_at, deadline_at, budget) \
-                        VALUES (?1, 7, 1, 1, 0, 1, ?2, 0, 0, 3, 0, 0, ?3, ?3, ?3 + 3600000000, 3600000000)";
+                        max_attempts, losses, claims, created_at, run_at, deadline_at, budget, room) \
+                        VALUES (?1, 7, 1, 1, 0, 1, ?2, 0, 0, 3, 0, 0, ?3, ?3, ?3 + 3600000000, 3600000000, zeroblob(25))";
 const ADD_PAYLOAD: &str = "INSERT INTO queue_payload (task_id, content_type, body) VALUES (?1, 0, ?2)";
 const ADD_READY: &str = "INSERT INTO queue_ready (queue_id, suspect, rank, run_at, task_id, type_id, deadline_at, bytes, again) \
                          VALUES (1, 0, 0, ?3, ?1, 1, ?3 + 3600000000, ?2, 0)";
 
 const DUE: &str = "SELECT run_at, task_id FROM queue_ready WHERE queue_id = 1 AND suspect = 0 AND rank = 0 AND run_at <= ?1 \
                    ORDER BY run_at, task_id LIMIT ?2";
-const START: &str = "UPDATE queue_task SET status = 1, attempt = attempt + 1, claims = claims + 1, claim_id = ?2, started_at = ?3 \
+const START: &str = "UPDATE queue_task SET status = 1, attempt = attempt + 1, claims = claims + 1, claim_id = ?2, started_at = ?3, \
+                     room = zeroblob(9) \
                      WHERE id = ?1 AND status = 0";
 const DROP_READY: &str =
     "DELETE FROM queue_ready WHERE queue_id = 1 AND suspect = 0 AND rank = 0 AND run_at = ?1 AND task_id = ?2";
@@ -24,7 +25,8 @@ const PAYLOAD: &str = "SELECT body FROM queue_payload WHERE task_id = ?1";
 const ADD_CLAIM: &str =
     "INSERT INTO queue_claim (id, session_id, created_at, open, members) VALUES (?1, 1, ?2, ?3, ?4)";
 
-const END: &str = "UPDATE queue_task SET status = 2, completed_at = ?3 WHERE id = ?1 AND claim_id = ?2 AND status = 1";
+const END: &str =
+    "UPDATE queue_task SET status = 2, completed_at = ?3, room = NULL WHERE id = ?1 AND claim_id = ?2 AND status = 1";
 const ADD_FINISHED: &str = "INSERT INTO queue_finished (status, completed_at, task_id, type_id, queue_id, reason) \
                             VALUES (2, ?2, ?1, 1, 1, NULL)";
 const DROP_CLAIM: &str = "DELETE FROM queue_claim WHERE id = ?1";

@@ -1,6 +1,7 @@
 //! Tasks that are moved together, with one among them that goes another way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::support::{File, claim, put, request, session, spec};
 use queue_core::admin::{Action, Selection};
@@ -100,4 +101,31 @@ async fn lanes_are_not_mixed_up() -> Result<(), StoreError> {
     let waiting: i64 = file.foreign().query_row("SELECT count(*) FROM queue_ready", [], |row| row.get(0)).unwrap();
     assert_eq!(waiting, 0);
     Ok(())
+}
+
+/// What is written to a row takes the room that it has kept, so that its page need not be split.
+#[tokio::test]
+async fn no_row_grows_until_its_task_has_ended() {
+    let file = File::new();
+    let store = file.store().await;
+    put(&store, 300).await;
+    let session = session(&store, 1).await;
+    let size = || {
+        let sql = "SELECT sum(payload), count(*) FROM dbstat WHERE name = 'queue_task'";
+        file.foreign().query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).unwrap()
+    };
+    let enqueued = size();
+    // An id as large as nearly all are: small numbers take less.
+    let held = claim(&store, request(session, 1 << 62, 300)).await.tasks;
+    assert_eq!((held.len(), size()), (300, enqueued), "claimed");
+    // Every second one, so that each of them goes alone; the others then as well.
+    let (some, others): (Vec<_>, Vec<_>) = held.into_iter().partition(|task| task.id.get() % 2 == 0);
+    let release = |task: &ClaimedTask| {
+        let settlement = Settlement::Requeue { delay: Duration::ZERO, kind: queue_core::settlement::Requeue::Release };
+        Settle::by_holder(task.id, task.claim, settlement)
+    };
+    store.settle(others.iter().map(release).collect()).await.unwrap();
+    assert_eq!(size(), enqueued, "released");
+    store.settle(some.iter().map(complete).collect()).await.unwrap();
+    assert_eq!(size(), enqueued, "completed");
 }

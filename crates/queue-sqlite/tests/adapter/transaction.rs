@@ -52,6 +52,24 @@ async fn an_enqueue_shares_the_fate_of_the_transaction() {
     assert_eq!(claim(&store, request(session, 1, 9)).await.tasks.len(), 1);
 }
 
+/// Whoever commits in spite of an error has what was written before it, and it waits.
+#[tokio::test]
+async fn what_an_enqueue_wrote_before_it_failed_waits() {
+    let (_file, store, mut conn) = shop().await;
+    let (first, second) = (new_task(&store).await, new_task(&store).await);
+    assert!(first.id < second.id);
+    store.enqueue([second.clone()].into()).await.unwrap();
+    let other = NewTask { nonce: Nonce::new(2), ..second };
+    let batch = [other, first];
+    store.prepare(&batch).await.unwrap();
+    store.begin(&mut conn).await.unwrap();
+    let error = store.enqueue_in(&mut conn, &batch).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    conn.execute_batch("COMMIT").unwrap();
+    let session = session(&store, 1).await;
+    assert_eq!(claim(&store, request(session, 1, 9)).await.tasks.len(), 2);
+}
+
 #[tokio::test]
 async fn a_completion_shares_the_fate_of_the_transaction() {
     let (_file, store, mut conn) = shop().await;

@@ -67,6 +67,21 @@ pub async fn a_key_twice_in_a_batch_is_a_repeat(store: Subject) {
     assert_eq!(store.ids(Filter::default()).await.len(), 3);
 }
 
+/// So it is whatever the order of their ids.
+pub async fn the_first_of_a_batch_counts_and_not_the_lowest_id(store: Subject) {
+    let mut batch = store.named([keyed("k"), spec(), keyed("k"), keyed("k")]).await;
+    batch.reverse();
+    let wanted = [
+        Enqueued::Created(batch[0].id),
+        Enqueued::Existing(batch[0].id),
+        Enqueued::Created(batch[2].id),
+        Enqueued::Existing(batch[0].id),
+    ];
+    assert_eq!(store.write(&batch).await.unwrap(), wanted);
+    assert_eq!(store.ids(Filter::default()).await.len(), 2);
+    assert_eq!(store.write(&batch).await.unwrap(), wanted, "the whole batch again");
+}
+
 /// The same key twice within a batch, with two payloads, is a conflict of the batch with itself.
 pub async fn a_batch_can_be_in_conflict_with_itself(store: Subject) {
     let batch = store.named([with_payload("k", "1"), with_payload("k", "2")]).await;

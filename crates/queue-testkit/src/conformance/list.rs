@@ -35,6 +35,7 @@ macro_rules! __conformance_cases {
                 another_payload_is_a_conflict
                 keys_belong_to_a_type
                 a_key_twice_in_a_batch_is_a_repeat
+                the_first_of_a_batch_counts_and_not_the_lowest_id
                 a_batch_can_be_in_conflict_with_itself
                 keys_are_exact
                 concurrent_enqueues_with_one_key_write_one_task
