@@ -1,8 +1,10 @@
 //! Writing new tasks, and reserving their ids.
 
+use std::collections::HashMap;
+
 use queue_core::ids::IdBlock;
 use queue_core::payload::PayloadDigest;
-use queue_core::{Enqueued, NewTask, StoreError, TaskId};
+use queue_core::{Enqueued, IdempotencyKey, NewTask, StoreError, TaskId, TaskType};
 use rusqlite::params;
 
 use crate::jobs::Weight;
@@ -47,19 +49,27 @@ pub(crate) fn reserve_ids(work: &Work<'_>, count: u32) -> Result<IdBlock> {
 pub(crate) fn enqueue(work: &mut Work<'_>, batch: &[NewTask]) -> Result<Vec<Enqueued>> {
     let mut answers = Vec::with_capacity(batch.len());
     let mut created = Vec::with_capacity(batch.len());
-    // Of two tasks with one key, the first of the batch counts.
+    let mut taken = HashMap::new();
+    // Of two tasks with one key, the first of the batch counts. Nothing is written before all of them are judged.
     for (index, task) in batch.iter().enumerate() {
-        let (answer, is_new) = key(work, index, task)?;
-        answers.push(answer);
-        if is_new {
-            created.push(task);
-        }
+        let key = match &task.spec.key {
+            None => None,
+            Some(key) => match judge(work, index, task, key, &mut taken)? {
+                Judged::Answered(answer) => {
+                    answers.push(answer);
+                    continue;
+                }
+                Judged::New(digest) => Some((key, digest)),
+            },
+        };
+        answers.push(Enqueued::Created(task.id));
+        created.push((task, key));
     }
     // Rows are kept by id. Written in another order, they would leave their pages half empty.
-    created.sort_by_key(|task| task.id);
+    created.sort_by_key(|(task, _)| task.id);
     let mut added = Vec::with_capacity(created.len());
-    let written = created.into_iter().try_for_each(|task| {
-        if create(work, task)? {
+    let written = created.into_iter().try_for_each(|(task, key)| {
+        if create(work, task, key)? {
             added.push(task.id);
         }
         Ok(())
@@ -80,36 +90,50 @@ fn add_to_ready(work: &Work<'_>, tasks: &[TaskId]) -> Result<()> {
     Ok(())
 }
 
-/// Looks whether the key of a task is taken and, if it is not, takes it; says whether the task is still to be created.
-fn key(work: &mut Work<'_>, index: usize, task: &NewTask) -> Result<(Enqueued, bool)> {
-    let (id, spec) = (task.id, &task.spec);
-    if let Some(key) = &spec.key {
-        if is_written(work, task)? {
-            return Ok((Enqueued::Created(id), false));
-        }
-        let type_id = work.memory.names.intern(work.conn, &spec.task_type)?;
-        let found = work.first(KEY, params![type_id, key.as_str()], |row| {
-            Ok((task_id(row.get(0)?)?, PayloadDigest::from_bytes(row.get(1)?)))
-        })?;
-        match found {
-            // Written by an earlier try, and pruned since.
-            Some((existing, _)) if existing == id => return Ok((Enqueued::Created(id), false)),
-            Some((existing, digest)) if digest != spec.payload.digest() => {
-                return Err(StoreError::KeyConflict { index, existing }.into());
-            }
-            Some((existing, _)) => return Ok((Enqueued::Existing(existing), false)),
-            None => {
-                let digest = spec.payload.digest();
-                let now = work.now.as_micros();
-                work.execute(ADD_KEY, params![type_id, key.as_str(), id.number(), digest.as_bytes(), now])?;
-            }
-        }
-    }
-    Ok((Enqueued::Created(id), true))
+/// What a task's key says of it.
+enum Judged {
+    /// There is nothing to create.
+    Answered(Enqueued),
+    /// The key is free. With the digest of the payload, which it is kept with.
+    New(PayloadDigest),
 }
 
-/// Writes a task, but for its place among those that wait; `false` when an earlier try of this very task has written it.
-fn create(work: &mut Work<'_>, task: &NewTask) -> Result<bool> {
+/// Keys of tasks that a batch will create, and their payloads.
+type Taken<'a> = HashMap<(&'a TaskType, &'a IdempotencyKey), (TaskId, PayloadDigest)>;
+
+/// Looks whether the key of a task is taken, by a task that is there or by one before it in the batch.
+fn judge<'a>(
+    work: &mut Work<'_>,
+    index: usize,
+    task: &'a NewTask,
+    key: &'a IdempotencyKey,
+    taken: &mut Taken<'a>,
+) -> Result<Judged> {
+    let (id, spec) = (task.id, &task.spec);
+    if is_written(work, task)? {
+        return Ok(Judged::Answered(Enqueued::Created(id)));
+    }
+    let type_id = work.memory.names.intern(work.conn, &spec.task_type)?;
+    let kept = work.first(KEY, params![type_id, key.as_str()], |row| {
+        Ok((task_id(row.get(0)?)?, PayloadDigest::from_bytes(row.get(1)?)))
+    })?;
+    let digest = spec.payload.digest();
+    match kept.or_else(|| taken.get(&(&spec.task_type, key)).copied()) {
+        // Written by an earlier try, and pruned since.
+        Some((existing, _)) if existing == id && kept.is_some() => Ok(Judged::Answered(Enqueued::Created(id))),
+        // Twice in the batch: whether it is the same task, its row will tell.
+        Some((existing, _)) if existing == id => Ok(Judged::New(digest)),
+        Some((existing, before)) if before != digest => Err(StoreError::KeyConflict { index, existing }.into()),
+        Some((existing, _)) => Ok(Judged::Answered(Enqueued::Existing(existing))),
+        None => {
+            taken.insert((&spec.task_type, key), (id, digest));
+            Ok(Judged::New(digest))
+        }
+    }
+}
+
+/// Writes a task and its key, but not its place among those that wait; `false` when an earlier try of this very task has written it.
+fn create(work: &mut Work<'_>, task: &NewTask, key: Option<(&IdempotencyKey, PayloadDigest)>) -> Result<bool> {
     let (id, spec) = (task.id, &task.spec);
     let state = task.state(work.now);
     let row = TaskRow {
@@ -127,6 +151,10 @@ fn create(work: &mut Work<'_>, task: &NewTask) -> Result<bool> {
         let payload = &spec.payload;
         let body: &[u8] = payload.body();
         work.execute(ADD_PAYLOAD, params![id.number(), payload.content_type().code(), body])?;
+        if let Some((key, digest)) = key {
+            let now = work.now.as_micros();
+            work.execute(ADD_KEY, params![row.type_id, key.as_str(), id.number(), digest.as_bytes(), now])?;
+        }
     }
     Ok(is_new)
 }

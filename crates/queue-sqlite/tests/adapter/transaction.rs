@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use queue_core::{
-    ClaimId, ErrorKind, NewTask, Nonce, Settled, Status, StoreError, TaskAdmin as _, TaskId, TaskResult,
-    TaskStore as _, Transactional as _,
+    ClaimId, Enqueued, ErrorKind, IdempotencyKey, NewTask, Nonce, Payload, Settled, Status, StoreError, TaskAdmin as _,
+    TaskId, TaskResult, TaskStore as _, Transactional as _,
 };
 use queue_sqlite::rusqlite::Connection;
 use queue_sqlite::{SqliteOptions, SqliteStore};
@@ -68,6 +68,28 @@ async fn what_an_enqueue_wrote_before_it_failed_waits() {
     conn.execute_batch("COMMIT").unwrap();
     let session = session(&store, 1).await;
     assert_eq!(claim(&store, request(session, 1, 9)).await.tasks.len(), 2);
+}
+
+/// Whoever commits in spite of a conflict has no key of a task that was not written.
+#[tokio::test]
+async fn a_conflict_leaves_no_key_without_a_task() {
+    let (_file, store, mut conn) = shop().await;
+    let keyed = async |key: &str, payload: &str| {
+        let mut task = new_task(&store).await;
+        task.spec.key = Some(IdempotencyKey::parse(key).unwrap());
+        task.spec.payload = Payload::json(payload.to_owned());
+        task
+    };
+    store.enqueue([keyed("taken", "1").await].into()).await.unwrap();
+    let free = keyed("free", "1").await;
+    let batch = [free.clone(), keyed("taken", "2").await];
+    store.prepare(&batch).await.unwrap();
+    store.begin(&mut conn).await.unwrap();
+    let error = store.enqueue_in(&mut conn, &batch).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::KeyConflict);
+    conn.execute_batch("COMMIT").unwrap();
+    let again = NewTask { id: new_task(&store).await.id, ..free };
+    assert_eq!(store.enqueue([again.clone()].into()).await.unwrap(), [Enqueued::Created(again.id)]);
 }
 
 #[tokio::test]
