@@ -194,7 +194,7 @@ pub(crate) struct Pause {
 pub(crate) enum Worker {
     /// List the workers, the latest first
     List,
-    /// Tell workers to take no more tasks, to end what they run, and to exit
+    /// Tell workers to take no more tasks, to let what runs end within their --grace, and to exit
     Drain {
         /// Their names, or ids where names are not enough
         #[arg(value_name = "NAME|ID", required = true)]

@@ -12,7 +12,8 @@ use crate::work::Work;
 /// Callers that may have a job in the queue at once; the others wait for their turn without a lock.
 const WAITING_MAX: usize = 256;
 
-/// How much of a transaction that several jobs share one job takes: about the rows it writes.
+/// How much of a transaction that several jobs share one job takes: about the rows it writes, and less where what it writes stands
+/// beside what others write.
 pub(crate) type Weight = usize;
 
 /// A piece of work. It may be run again after its transaction was rolled back.

@@ -14,7 +14,7 @@ use crate::error::{at_commit, before_commit, is_busy};
 use crate::jobs::{Job, Jobs, Weight};
 use crate::work::{Memory, Work};
 
-/// What one transaction holds at most, in jobs and in about the rows they write.
+/// What one transaction holds at most, in jobs and by their weight.
 const GROUP_JOBS_MAX: usize = 64;
 const GROUP_WEIGHT_MAX: Weight = 1_000;
 /// How often a transaction is begun before the store says that it is unavailable. Each try waits for the busy timeout.

@@ -193,7 +193,8 @@ impl WorkerPlan {
         let lease = dice.ms(4_000, 9_000);
         Self {
             concurrency: dice.size(1, 5),
-            prefetch: dice.size(0, 3),
+            // Now and then as much as by default.
+            prefetch: if dice.size(0, 3) == 0 { 500 } else { dice.size(0, 3) },
             lease,
             heartbeat: lease / u32::try_from(dice.between(3, 6)).unwrap_or(3),
             grace: dice.ms(0, 4_000),

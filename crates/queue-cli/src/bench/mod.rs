@@ -49,10 +49,15 @@ pub(crate) async fn run(named: &Database, options: &Bench, output: &mut Output) 
     if options.snapshot && named.is_file() {
         return Err(Failure::usage("--snapshot is for servers; an SQLite file has one writer and no such snapshot"));
     }
-    for (is_wanted, name) in [(options.retention, "--retention"), (options.snapshot, "--snapshot")] {
-        if is_wanted && !options.needs_drain() {
-            let said = format!("{name} is about the drain, and --only leaves that out");
-            return Err(Failure::usage(said).hint("--only drain"));
+    let drains = options.needs_drain();
+    for (is_idle, name, of) in [
+        (options.retention && !drains, "--retention", "drain"),
+        (options.snapshot && !drains, "--snapshot", "drain"),
+        (options.rate.is_some() && !options.measures(Part::Latency), "--rate", "latency"),
+    ] {
+        if is_idle {
+            let said = format!("{name} is about the {of}, and --only leaves that out");
+            return Err(Failure::usage(said).hint(format!("--only {of}")));
         }
     }
     let told = |error| failed("cannot listen to signals", error);

@@ -23,6 +23,6 @@ pub(super) async fn run(database: &Database, queue: QueueName, why: Option<Strin
     output.line(if paused {
         format!("queue {queue} is paused; {} resumes it", database.command(&format!("resume {queue}")))
     } else {
-        format!("queue {queue} is not paused")
+        format!("queue {queue} is resumed")
     })
 }

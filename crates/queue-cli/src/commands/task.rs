@@ -126,13 +126,12 @@ impl Tasks<'_> {
             ids.extend(all.ids(self.store, PAGE).await.map_err(explain)?);
         }
         let ids = Selection::distinct(ids);
-        let (matched, mut changed) = (ids.len() as u64, 0);
-        if wanted {
-            for some in ids.chunks(PAGE) {
-                let acted = self.store.act(Selection::Ids(some.to_vec()), action, &actor()).await.map_err(explain)?;
-                changed += acted.iter().filter(|(_, acted)| acted.is_change()).count() as u64;
-            }
-        }
+        let matched = ids.len() as u64;
+        let acted = match wanted && matched > 0 {
+            true => self.store.act(Selection::Ids(ids), action, &actor()).await.map_err(explain)?,
+            false => Vec::new(),
+        };
+        let changed = acted.iter().filter(|(_, acted)| acted.is_change()).count() as u64;
         if output.is_json() {
             return output.value(&json!({ "matched": matched, "changed": changed }));
         }

@@ -187,6 +187,9 @@ impl<S: Send + Sync + 'static> Pool<S> {
     /// How many tasks may wait in the process beside those that run, at most, so that handlers do not stand idle while the
     /// store is asked; 500 unless told otherwise. It never takes more than its handlers work off in a twentieth of a second, as
     /// they have done lately, and none where they take 100 ms or more. A task that waits for over a second is given back.
+    ///
+    /// What waits is claimed, and its attempt is counted: should the process be killed, it costs those tasks an attempt as well. 0 keeps
+    /// that to the tasks that run.
     pub fn prefetch(mut self, tasks: usize) -> Self {
         self.prefetch = tasks;
         self

@@ -1,9 +1,9 @@
 //! Removes tasks that ended long ago, as the pool's retention says, beside the pool's own work and not in its way.
 //!
 //! The pool pays for it with its own pace: a little more is removed than ends here, so that in all processes together as much
-//! goes as comes. Batches take a third of the time at most. Where less ends than is old (after a backlog, or when the setting was
-//! changed) batches follow on one another as well, and take a tenth of the time. While more is due than the pool can take, they take
-//! no more than that either: the work of the day comes first, and history after it. Once nothing is old enough, a look now and then.
+//! goes as comes. Batches take a third of the time at most, and a tenth while more is due than the pool can take: the work of the
+//! day comes first, and what it leaves goes after it. Where less has ended than is old (when the setting was changed) batches follow
+//! on one another as well, and all pools together take no more than some tenths. Once nothing is old enough, a look now and then.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::pace::{Trouble, shared};
 const BATCH: usize = 500;
 /// Tasks that must have ended for another batch to follow at once: fewer than it removes, so that history does not grow.
 const PRICE: u64 = (BATCH - BATCH / 16) as u64;
-/// A pause is so many times as long as the batch took, at least; and where too few have ended, or more is due, at most.
+/// A pause is so many times as long as the batch took, at least; and where more is due, or too few have ended.
 const PAUSES_MIN: u32 = 2;
 const PAUSES_MAX: u32 = 9;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -130,26 +130,32 @@ impl Pruner {
         }
     }
 
-    /// Waits until as much has ended as pays for another batch and nothing is left undone for it, or for so long that this one
+    /// Waits until as much has ended as pays for another batch, and longer while there is a backlog; or for so long that this one
     /// does not count.
     async fn pause(&mut self, took: Duration) {
         let least = took.saturating_mul(PAUSES_MIN);
-        let longest = shared(took.saturating_mul(PAUSES_MAX), self.board.live_sessions()).max(PAUSE_MIN);
-        self.config.clock.sleep(least).await;
+        let longer = took.saturating_mul(PAUSES_MAX).max(PAUSE_MIN);
+        let longest = shared(longer, self.board.live_sessions());
         let goal = self.paid + PRICE;
-        let paying = async {
-            if self.workload.wait_for(|now| now.ended >= goal && !now.backlog).await.is_err() {
+        self.config.clock.sleep(least).await;
+        let is_paid = self.is_soon(longer - least, |now| now.ended >= goal && !now.backlog).await
+            || self.is_soon(longest - longer, |now| now.ended >= goal).await;
+        // What a backlog leaves stays paid for.
+        self.paid = if is_paid { goal } else { self.workload.borrow().ended };
+    }
+
+    /// Whether that holds within this time.
+    async fn is_soon(&mut self, time: Duration, holds: impl FnMut(&Workload) -> bool) -> bool {
+        let held = async {
+            if self.workload.wait_for(holds).await.is_err() {
                 // The pool has ended.
                 pending::<()>().await;
             }
         };
-        let is_paid = tokio::select! {
+        tokio::select! {
             biased;
-            () = paying => true,
-            () = self.config.clock.sleep(longest.saturating_sub(least)) => false,
-        };
-        let ended = self.workload.borrow().ended;
-        // What ended while a batch took long pays for one more, and not for many.
-        self.paid = if is_paid { goal.max(ended.saturating_sub(PRICE)) } else { ended };
+            () = held => true,
+            () = self.config.clock.sleep(time) => false,
+        }
     }
 }

@@ -28,7 +28,8 @@ pub struct Report {
     pub unsettled: u64,
     /// Handlers that did not end before the pool did.
     pub still_running: u64,
-    /// Errors of handlers, the first 100. Only a pool that [drains](crate::Pool::drain) keeps them.
+    /// Errors that handlers ended with, as far as the store has acknowledged them: the first 100. Only a pool that
+    /// [drains](crate::Pool::drain) keeps them.
     pub errors: Vec<HandlerError>,
 }
 
