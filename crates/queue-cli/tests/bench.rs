@@ -119,6 +119,7 @@ fn what_cannot_be_is_refused() {
     let room = Room::new();
     room.run(&["bench", "--snapshot", "--database-url", "sqlite://queue.db"]).fails(2, "--snapshot is for servers");
     room.run(&["bench", "--retention", "--only", "enqueue"]).fails(2, "--retention is about the drain");
+    room.run(&["bench", "--rate", "9", "--only", "enqueue"]).fails(2, "--rate is about the latency");
     room.run(&["bench", "--tasks", "0"]).fails(2, "invalid value '0'");
     room.run(&["bench", "--only", "everything"]).fails(2, "invalid value 'everything'");
     room.run(&["bench", "--database-url", "mysql://app@127.0.0.1:1/shop"])
