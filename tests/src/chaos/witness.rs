@@ -9,6 +9,7 @@ use crate::history::{Answer, Event, Fact, FinalTask, History, How, To};
 #[derive(Debug, Default)]
 struct Letters {
     sent: usize,
+    first_sent: u64,
     answered: usize,
     may_be_written: bool,
 }
@@ -28,7 +29,10 @@ pub(super) fn unrecorded(history: &History, tasks: &[FinalTask]) -> Vec<Event> {
             Fact::Started { task, fence, .. } => {
                 known_at.entry((task, fence)).or_insert(*at);
             }
-            Fact::Settling { task, claim, to, .. } if spends(to) => letters.entry((task, claim)).or_default().sent += 1,
+            Fact::Settling { task, claim, to, .. } if spends(to) => {
+                let letters = letters.entry((task, claim)).or_insert(Letters { first_sent: *at, ..Letters::default() });
+                letters.sent += 1;
+            }
             Fact::Settled { task, claim, to, answer, .. } if spends(to) => {
                 let letters = letters.entry((task, claim)).or_default();
                 letters.answered += 1;
@@ -44,11 +48,12 @@ pub(super) fn unrecorded(history: &History, tasks: &[FinalTask]) -> Vec<Event> {
         .flat_map(|task| task.attempts.iter().filter(|(_, how)| how == "retried").map(|row| (task.id, row.0)))
     {
         let Some(&claim) = claims.get(&(task, fence)) else { continue };
-        let told = letters.get(&(task, claim)).is_some_and(|one| one.may_be_written || one.sent > one.answered);
+        // Not later than this: the task was claimed again.
+        let next = known_at.range((task, fence + 1)..(task + 1, 0)).map(|(_, at)| *at).next().unwrap_or(over_at);
+        let in_time = letters.get(&(task, claim)).filter(|one| one.first_sent <= next);
+        let told = in_time.is_some_and(|one| one.may_be_written || one.sent > one.answered);
         if !told {
-            // Not later than this: the task was claimed again.
-            let next = known_at.range((task, fence + 1)..(task + 1, 0)).map(|(_, at)| *at).next();
-            let at = next.unwrap_or(over_at).saturating_sub(1);
+            let at = next.saturating_sub(1);
             let (to, by_reaper) = (To::Recovered, true);
             found.push(Event { at, process: 0, fact: Fact::Settling { task, claim, to, by_reaper } });
             let answer = Answer::Applied;
@@ -156,5 +161,6 @@ mod tests {
             "a try before the last one may have been written"
         );
         assert_eq!(found(&[sent(20, to), event(Answer::Stale)]).len(), 2);
+        assert_eq!(found(&[sent(40, to)]).len(), 2, "the task had been claimed again when it was sent");
     }
 }

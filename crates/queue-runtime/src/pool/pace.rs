@@ -121,7 +121,10 @@ impl Pace {
     /// How many tasks so many handlers work off while a task that was claimed ahead may wait; none unless they are known to be fast.
     pub(crate) fn ahead(&self, concurrency: usize) -> usize {
         let Some(average) = self.average.filter(|average| *average < BRISK_MAX) else { return 0 };
-        usize::try_from(AHEAD.as_nanos() * concurrency as u128 / average.as_nanos().max(1)).unwrap_or(usize::MAX)
+        let concurrency = u64::try_from(concurrency).unwrap_or(u64::MAX);
+        // Both are parts of a second.
+        let (ahead, average) = (u64::from(AHEAD.subsec_nanos()), u64::from(average.subsec_nanos()));
+        usize::try_from(ahead.saturating_mul(concurrency) / average.max(1)).unwrap_or(usize::MAX)
     }
 }
 
