@@ -37,7 +37,7 @@ pub(crate) enum Class {
     Other,
 }
 
-/// The server's error numbers. What is not named is [`Class::Other`].
+/// The server's error numbers. What is not named is of the class of its SQLSTATE.
 const NUMBERS: &[(u16, Class)] = &[
     (1213, Class::Repeat("deadlock")),
     (1205, Class::Repeat("lock_timeout")),
@@ -98,8 +98,13 @@ const NUMBERS: &[(u16, Class)] = &[
     (6002, Class::Repeat("rolled_back")),    // also when the data's leader moved
     (6235, Class::Repeat("record_changed")), // since the snapshot of a transaction at REPEATABLE READ
     (5627, Class::Repeat("schema_changed")),
+    (6005, Class::Repeat("lock_timeout")),
     (4012, Class::Lost), // no answer in the time for a query or a transaction
-    (6225, Class::Lost), // nobody knows whether it was committed
+    (4064, Class::Lost), // the session was killed
+    (5066, Class::Lost), // the session was killed: what its statement hears that is at work
+    (4746, Class::Lost), // nobody knows what became of the packet
+    (6222, Class::Lost), // nobody knows whether it was committed
+    (6225, Class::Lost),
     (4038, Class::Lost), // the node does not lead the data any more
     (4013, Class::Busy), // no memory: more was changed than could be written out
     (4030, Class::Busy),
@@ -128,13 +133,23 @@ pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
 /// What kind of error this is.
 pub(crate) fn classify(error: &sqlx::Error) -> Class {
     match error {
-        sqlx::Error::Database(_) => {
-            let number = number(error).unwrap_or(0);
-            NUMBERS.iter().find(|(known, _)| *known == number).map_or(Class::Other, |(_, class)| *class)
+        sqlx::Error::Database(database) => {
+            let named = number(error).and_then(|number| NUMBERS.iter().find(|(known, _)| *known == number));
+            named.map_or_else(|| class_of_state(database.code().as_deref()), |(_, class)| *class)
         }
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => Class::Lost,
         sqlx::Error::Configuration(_) if error.to_string().contains("RSA") => Class::Denied,
         sqlx::Error::Tls(_) => Class::Denied,
+        _ => Class::Other,
+    }
+}
+
+/// What the SQL standard's classes of states say about a number that is not named: 08 is a failed connection, 40 a transaction
+/// that the server rolled back.
+fn class_of_state(state: Option<&str>) -> Class {
+    match state.and_then(|state| state.get(..2)) {
+        Some("08") => Class::Lost,
+        Some("40") => Class::Repeat("rolled_back"),
         _ => Class::Other,
     }
 }
@@ -259,6 +274,14 @@ mod tests {
         numbers.sort_unstable();
         numbers.dedup();
         assert_eq!(numbers.len(), NUMBERS.len());
+    }
+
+    #[test]
+    fn a_number_that_is_not_named_is_of_the_class_of_its_state() {
+        let classes = ["08S01", "08004", "40000", "HY000", "4"].map(|state| class_of_state(Some(state)));
+        let rolled_back = Class::Repeat("rolled_back");
+        assert_eq!(classes, [Class::Lost, Class::Lost, rolled_back, Class::Other, Class::Other]);
+        assert_eq!(class_of_state(None), Class::Other);
     }
 
     #[test]

@@ -76,14 +76,16 @@ impl Cast<'_> {
         let proxy = Proxy::start(self.storm.server.address()).await?;
         let url = url_at(proxy.port());
         let log = self.storm.folder.join(format!("{}.log", name.replace(' ', "-")));
+        let said = log.clone();
         let launch = move || {
             let mut command = launch(&url);
-            let said = File::options().create(true).append(true).open(&log);
+            let said = File::options().create(true).append(true).open(&said);
             let said = said.map_or_else(|_| Stdio::null(), Stdio::from);
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said);
+            // Without the backtrace of an error that `main` returns, which would be the end of the log.
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).env("RUST_BACKTRACE", "0");
             command
         };
-        Ok(Actor { process: Process::start(name, launch, self.complaints, self.journal), proxy })
+        Ok(Actor { process: Process::start(name, log, launch, self.complaints, self.journal), proxy })
     }
 }
 

@@ -1,5 +1,7 @@
 //! The processes of a run, each with a supervisor that starts it again whenever it ends.
 
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -46,16 +48,17 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts it; `launch` makes its command, anew for each start.
+    /// Starts it; `launch` makes its command, anew for each start, and what that says on standard error is in `log`.
     pub(super) fn start(
         name: String,
+        log: PathBuf,
         launch: impl FnMut() -> Command + Send + 'static,
         complaints: &Complaints,
         journal: &Journal,
     ) -> Self {
         let (orders, receiver) = mpsc::unbounded_channel();
         let supervisor =
-            Supervisor { name, orders: receiver, complaints: Arc::clone(complaints), journal: journal.clone() };
+            Supervisor { name, log, orders: receiver, complaints: Arc::clone(complaints), journal: journal.clone() };
         Self { orders, supervising: tokio::spawn(supervisor.run(launch)) }
     }
 
@@ -79,6 +82,7 @@ impl Drop for Process {
 
 struct Supervisor {
     name: String,
+    log: PathBuf,
     orders: mpsc::UnboundedReceiver<Order>,
     complaints: Complaints,
     journal: Journal,
@@ -147,7 +151,7 @@ impl Supervisor {
             Ok(Ok(status)) if status.success() || is_not_started(status) => {}
             // Told to stop before it listened, a process dies of the signal, as it may.
             Ok(Ok(status)) if std::os::unix::process::ExitStatusExt::signal(&status) == Some(15) => {}
-            Ok(status) => self.complain(format!("was told to stop and ended with {status:?}")),
+            Ok(status) => self.complain(format!("was told to stop and ended with {status:?}: {}", self.last_said())),
             Err(_) => {
                 self.complain(format!("was told to stop and did not within {} s", STOP_MAX.as_secs()));
                 let _ = child.kill().await;
@@ -161,8 +165,17 @@ impl Supervisor {
                 && status.is_some_and(|s| s.code() == Some(1))
                 && born.elapsed() < START_MAX;
         if !excused {
-            self.complain(format!("ended by itself after {} s: {status:?}", born.elapsed().as_secs()));
+            let said = self.last_said();
+            self.complain(format!("ended by itself after {} s: {status:?}: {said}", born.elapsed().as_secs()));
         }
+    }
+
+    /// The end of its log, which says why it ended.
+    fn last_said(&self) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(3)..].join(" / ")
     }
 
     fn complain(&self, what: String) {

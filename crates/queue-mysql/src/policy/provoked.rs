@@ -13,7 +13,7 @@ use crate::error::{Class, Failure, classify, number};
 use crate::inner::Inner;
 use crate::operation::Operation;
 use crate::sql::value;
-use crate::support::{Database, MARIADB, MYSQL};
+use crate::support::{Database, MARIADB, MYSQL, OCEANBASE};
 
 /// What an operation went through.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +36,8 @@ enum Way {
     Deadlock(Arc<tokio::sync::Mutex<Option<MySqlConnection>>>),
     /// A snapshot of ours is older than what the other connection then writes.
     Changed(Arc<tokio::sync::Mutex<Option<MySqlConnection>>>),
+    /// A statement that takes for ever is ended, with its connection, by the other one.
+    Killed(Arc<tokio::sync::Mutex<Option<MySqlConnection>>>),
 }
 
 /// Provokes an error at its first try and does nothing at the second.
@@ -95,6 +97,22 @@ impl Way {
                 conn.begin("SELECT x FROM t").await?;
                 run(&mut other, "UPDATE t SET x = 7 WHERE id = 1").await;
                 conn.run("SELECT x FROM t WHERE id = 1 FOR UPDATE".to_owned()).await.map(drop)
+            }
+            Self::Killed(other) => {
+                let mut other = other.lock().await.take().expect("the other connection");
+                let id: u64 = value(&conn.run("SELECT CONNECTION_ID()".to_owned()).await?[0].rows[0], 0)?;
+                let killing = tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    run(&mut other, &format!("KILL CONNECTION {id}")).await;
+                });
+                let ours = conn
+                    .begin(
+                        "INSERT INTO t SELECT 100 + a.id + 50 * (b.id + 50 * (c.id + 50 * d.id)), 0 \
+                         FROM t AS a, t AS b, t AS c, t AS d",
+                    )
+                    .await;
+                killing.await.expect("it is killed");
+                ours.map(drop)
             }
         }
     }
@@ -231,6 +249,32 @@ async fn a_lost_connection_meets_its_policy(variable: &str) {
     let (result, seen) = stage.perform::<false>(statements(&kill)).await;
     assert_eq!((result, seen.policy), (Err(ErrorKind::Unavailable), Some(Policy::Reconnect)), "{seen:?}");
     assert_eq!(seen.connections.len(), 1);
+}
+
+/// Whether the server still tells the number of it or has closed the connection is a matter of luck, hence more than once.
+async fn a_killed_statement_lost_its_connection(variable: &str) {
+    let stage = Stage::set(variable).await;
+    for _ in 0..4 {
+        let other = stage.other("DO 0").await;
+        let (result, seen) = stage.perform::<true>(Way::Killed(shared(other))).await;
+        assert_eq!((result, seen.policy), (Ok(()), Some(Policy::Reconnect)), "{seen:?}");
+        assert!(matches!(seen.connections.as_slice(), [first, second] if first != second), "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_statement_lost_its_connection_on_mysql() {
+    a_killed_statement_lost_its_connection(MYSQL).await;
+}
+
+#[tokio::test]
+async fn a_killed_statement_lost_its_connection_on_mariadb() {
+    a_killed_statement_lost_its_connection(MARIADB).await;
+}
+
+#[tokio::test]
+async fn a_killed_statement_lost_its_connection_on_oceanbase() {
+    a_killed_statement_lost_its_connection(OCEANBASE).await;
 }
 
 #[tokio::test]
