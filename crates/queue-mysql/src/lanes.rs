@@ -6,7 +6,7 @@
 //! written with an earlier time than others, or committed late, or given back by a claim that was rolled back.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use queue_core::time::micros;
 use queue_core::{SessionId, TaskId, Timestamp};
 use sqlx::mysql::MySqlRow;
 
-use crate::connection::{Conn, Reply, rows_of};
+use crate::connection::{Conn, Reply};
 use crate::error::Failure;
-use crate::inner::{lock, missing};
-use crate::sql::{CLOCK, list, value};
+use crate::inner::lock;
+use crate::sql::{CLOCK, value};
 
 /// How often the head of a lane is looked at.
 const HEAD_EVERY: Duration = Duration::from_secs(1);
@@ -121,10 +121,14 @@ pub(crate) struct Bound {
 impl Bound {
     /// When the first row of the lane from there on is due: one seek, which MySQL makes while it plans. However the statement is
     /// written else, it reads the index from its beginning where its statistics say that the table is almost empty.
-    fn first_sql(self) -> String {
+    fn case_sql(self) -> String {
+        let Lane { queue_id, rank, .. } = self.lane;
         let lane = self.lane.condition("");
         let from = Origin::Due(self.from).condition("");
-        format!("(SELECT MIN(run_at) FROM queue_ready WHERE {lane}{from})")
+        format!(
+            "WHEN l.queue_id = {queue_id} AND l.priority_rank = {rank} \
+             THEN (SELECT MIN(run_at) FROM queue_ready WHERE {lane}{from})"
+        )
     }
 }
 
@@ -317,16 +321,20 @@ pub(crate) async fn waiting(conn: &mut Conn) -> Result<Vec<(Lane, i64)>, sqlx::E
         format!("SELECT l.queue_id, l.priority_rank, {}, {} FROM queue_lane AS l", first_of_lane(0), first_of_lane(1));
     let mut lanes = Vec::new();
     for row in &conn.run(sql).await?.pop().unwrap_or_default().rows {
-        read_lanes(row, &mut lanes)?;
+        read_firsts(row, 2, (value(row, 0)?, value(row, 1)?), &mut lanes)?;
     }
     lanes.sort_unstable();
     Ok(lanes)
 }
 
-/// Reads queue, rank, and when the first ordinary task and the first suspect are due.
-fn read_lanes(row: &MySqlRow, lanes: &mut Vec<(Lane, i64)>) -> Result<(), sqlx::Error> {
-    let (queue_id, rank) = (value(row, 0)?, value(row, 1)?);
-    for (suspect, column) in [(false, 2), (true, 3)] {
+/// Reads when the first ordinary task and the first suspect of this queue and rank are due, from this column on.
+fn read_firsts(
+    row: &MySqlRow,
+    column: usize,
+    (queue_id, rank): (u32, i8),
+    lanes: &mut Vec<(Lane, i64)>,
+) -> Result<(), sqlx::Error> {
+    for (suspect, column) in [(false, column), (true, column + 1)] {
         if let Some(first) = value::<Option<i64>>(row, column)? {
             lanes.push((Lane { queue_id, suspect, rank }, first));
         }
@@ -338,8 +346,6 @@ fn read_lanes(row: &MySqlRow, lanes: &mut Vec<(Lane, i64)>) -> Result<(), sqlx::
 #[derive(Debug)]
 pub(crate) struct Survey {
     pub(crate) now: Timestamp,
-    /// Whether the session is there and not fenced.
-    pub(crate) alive: bool,
     /// The highest type number in the database.
     pub(crate) type_id_max: u32,
     /// The lanes of queues that are not paused in which something waits, and when the first of it is due.
@@ -349,63 +355,38 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// The statements: a seek for each queue and each lane that was ever used.
-    pub(crate) fn sql(session: Option<SessionId>, bounds: &[Bound]) -> Vec<String> {
-        let alive = session.map_or("1".to_owned(), |session| {
-            format!("(SELECT fenced_at IS NULL FROM queue_session WHERE id = {session})")
-        });
+    /// The statement: two seeks for each lane that was ever used. An idle server takes most of its time for coming to know the
+    /// statement and the tables in it, so they are few.
+    pub(crate) fn sql(session: SessionId, bounds: &[Bound]) -> String {
         let mut first = first_of_lane(0);
         if !bounds.is_empty() {
-            let bounded = bounds.iter().map(|bound| format!("({},{})", bound.lane.queue_id, bound.lane.rank));
-            first = format!("IF((l.queue_id, l.priority_rank) IN ({}), NULL, {first})", list(bounded));
+            let bounded: Vec<_> = bounds.iter().map(|bound| bound.case_sql()).collect();
+            first = format!("CASE {} ELSE {first} END", bounded.join(" "));
         }
-        // Suspects are rare: their lanes are looked at only in queues that have any. The limit, which is none, keeps the server from
-        // asking again for each lane.
-        let look = format!(
-            "SELECT 0, 0, {CLOCK}, {alive}, (SELECT MAX(id) FROM queue_type) UNION ALL \
-             SELECT l.queue_id, l.priority_rank, {first}, IF(q.has_suspects, {}, NULL), 0 FROM (SELECT id, EXISTS (SELECT 1 FROM \
-             queue_ready AS s FORCE INDEX (PRIMARY) WHERE s.queue_id = o.id AND s.suspect = 1) AS has_suspects \
-             FROM queue_queue AS o WHERE paused_at IS NULL LIMIT {}) AS q STRAIGHT_JOIN queue_lane AS l ON l.queue_id = q.id",
-            first_of_lane(1),
-            u64::MAX
-        );
-        let bounded = bounds.iter().map(|bound| bound.first_sql());
-        let bounded = (!bounds.is_empty()).then(|| format!("SELECT {}", list(bounded)));
-        std::iter::once(look).chain(bounded).collect()
+        format!(
+            "SELECT {CLOCK}, (SELECT MAX(id) FROM queue_type), s.fenced_at IS NULL, l.queue_id, l.priority_rank, {first}, {} \
+             FROM queue_session AS s LEFT JOIN queue_queue AS q ON q.paused_at IS NULL \
+             LEFT JOIN queue_lane AS l FORCE INDEX (PRIMARY) ON l.queue_id = q.id WHERE s.id = {session}",
+            first_of_lane(1)
+        )
     }
 
-    /// Reads the answers to [`sql`](Self::sql).
-    pub(crate) fn read(replies: &[Reply], bounds: &[Bound]) -> Result<Self, Failure> {
-        let (mut survey, mut lanes, mut heads, mut open) = (None, Vec::new(), Vec::new(), HashSet::new());
-        for row in rows_of(replies, 0) {
-            let queue_id: u32 = value(row, 0)?;
-            if queue_id == 0 {
-                survey = Some(Self {
-                    now: crate::sql::time(row, 2)?,
-                    alive: value::<Option<i64>>(row, 3)? == Some(1),
-                    type_id_max: value::<Option<u32>>(row, 4)?.unwrap_or(0),
-                    lanes: Vec::new(),
-                    heads: Vec::new(),
-                });
-                continue;
-            }
-            open.insert(queue_id);
-            read_lanes(row, &mut lanes)?;
+    /// Reads the answer to [`sql`](Self::sql); `None` when the session is fenced or gone.
+    pub(crate) fn read(reply: &Reply, bounds: &[Bound]) -> Result<Option<Self>, Failure> {
+        let Some(row) = reply.rows.first().filter(|row| matches!(value::<i64>(row, 2), Ok(1))) else { return Ok(None) };
+        let (now, type_id_max) = (crate::sql::time(row, 0)?, value::<Option<u32>>(row, 1)?.unwrap_or(0));
+        let (mut lanes, mut heads) = (Vec::new(), Vec::new());
+        for row in &reply.rows {
+            // Not where a queue has no lane, or there is no queue.
+            let Some(rank) = value::<Option<i8>>(row, 4)? else { continue };
+            let queue_id = value(row, 3)?;
+            read_firsts(row, 5, (queue_id, rank), &mut lanes)?;
             if bounds.is_empty() {
-                heads.push((Lane { queue_id, suspect: false, rank: value(row, 1)? }, value(row, 2)?));
+                heads.push((Lane { queue_id, suspect: false, rank }, value(row, 5)?));
             }
         }
-        if let Some(row) = rows_of(replies, 1).first() {
-            for (index, bound) in bounds.iter().enumerate().filter(|(_, bound)| open.contains(&bound.lane.queue_id)) {
-                if let Some(first) = value::<Option<i64>>(row, index)? {
-                    lanes.push((bound.lane, first));
-                }
-            }
-        }
-        let mut survey = survey.ok_or_else(|| missing("the answer to a look at the lanes"))?;
         lanes.sort_unstable();
-        (survey.lanes, survey.heads) = (lanes, heads);
-        Ok(survey)
+        Ok(Some(Self { now, type_id_max, lanes, heads }))
     }
 }
 
@@ -465,9 +446,9 @@ mod tests {
         lanes.saw([Seen { lane: suspects, ..seen((500, 7), None) }], at(10));
         lanes.tell(at(10));
         assert_eq!(lanes.bounds(), [Bound { lane: LANE, from: 500 }]);
-        let sql = Survey::sql(None, &lanes.bounds());
-        assert!(sql[0].contains("IF((l.queue_id, l.priority_rank) IN ((1,0)), NULL, "), "{sql:?}");
-        assert!(sql[1].contains("run_at >= 500)"), "{sql:?}");
+        let sql = Survey::sql(SessionId::new(9).unwrap(), &lanes.bounds());
+        assert!(sql.contains("CASE WHEN l.queue_id = 1 AND l.priority_rank = 0 THEN (SELECT MIN(run_at) "), "{sql}");
+        assert!(sql.contains("run_at >= 500) ELSE (SELECT "), "{sql}");
         // It is time to look at the head again.
         lanes.tell(at(11));
         assert_eq!(lanes.bounds(), []);
@@ -475,7 +456,7 @@ mod tests {
 
     /// A look that shows when the first row of [`LANE`] is due.
     fn survey(first: Option<i64>) -> Survey {
-        Survey { now: at(10), alive: true, type_id_max: 0, lanes: Vec::new(), heads: vec![(LANE, first)] }
+        Survey { now: at(10), type_id_max: 0, lanes: Vec::new(), heads: vec![(LANE, first)] }
     }
 
     #[test]

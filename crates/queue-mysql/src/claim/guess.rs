@@ -29,7 +29,7 @@ impl Guess {
         }
         let (now, expected) = inner.lanes.expected()?;
         let lanes = expected.into_iter().map(|lane| (lane, now.as_micros())).collect();
-        let survey = Survey { now, alive: true, type_id_max: 0, lanes, heads: Vec::new() };
+        let survey = Survey { now, type_id_max: 0, lanes, heads: Vec::new() };
         let mut offer = Offer::new(inner, request, &survey, turn);
         let mut plans = offer.plan(&Admission::new(request, now));
         plans.retain(|(queue, ..)| offer.wanted(*queue).is_none());

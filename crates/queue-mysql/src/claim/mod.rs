@@ -28,7 +28,7 @@ use crate::lanes::Survey;
 use crate::operation::Operation;
 use crate::sql::{guard, value};
 use guess::Guess;
-use offer::{Offer, alive_sql, is_alive};
+use offer::{Offer, alive_sql};
 use take::Judged;
 
 /// Takes due tasks for a session.
@@ -94,24 +94,19 @@ impl Claim {
             sql.push(alive_sql(inner.server.flavor, session));
         }
         let before = sql.len();
-        // Where the session's row is locked, that has told already.
-        sql.extend(Survey::sql((!within).then_some(session), &bounds));
-        let looked = sql.len();
+        sql.push(Survey::sql(session, &bounds));
         sql.extend(guess.iter().flat_map(Guess::sql).cloned());
         let began = now();
         let mut replies = if within && !begun { conn.begin_all(sql).await? } else { conn.run_all(sql).await? };
-        let found = replies.split_off(looked.min(replies.len()));
-        let look = replies.split_off(before.min(replies.len()));
-        if within && !is_alive(replies.last().ok_or_else(|| missing("the session's answer"))?)? {
-            return Ok(None);
-        }
-        let survey = Survey::read(&look, &bounds)?;
+        let found = replies.split_off((before + 1).min(replies.len()));
+        let look = replies.pop().ok_or_else(|| missing("the answer to a look at the lanes"))?;
+        let Some(survey) = Survey::read(&look, &bounds)? else { return Ok(None) };
         inner.lanes.tell(survey.now);
         if !within {
             inner.lanes.looked(&survey, began.elapsed());
         }
         let guessed = guess.map(|guess| (guess, found));
-        Ok(survey.alive.then_some(Opening { survey, turn, begun: within, guessed }))
+        Ok(Some(Opening { survey, turn, begun: within, guessed }))
     }
 
     /// Claims what was seen; in the open transaction, or in one that it opens when there is something to claim.
