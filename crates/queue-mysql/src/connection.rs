@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use queue_core::StoreError;
 use sqlx::mysql::{MySqlArguments, MySqlRow};
-use sqlx::{AssertSqlSafe, Either, Executor, MySql, MySqlConnection};
+use sqlx::{Arguments as _, AssertSqlSafe, Either, Executor, MySql, MySqlConnection};
 use tokio::runtime::{Handle, Id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -256,6 +256,17 @@ impl Conn {
     /// A prepared statement inside the open transaction, or one that only reads.
     pub(crate) async fn bound(&mut self, sql: String, arguments: MySqlArguments) -> Result<Reply, sqlx::Error> {
         bound_on(&mut self.raw, sql, arguments).await
+    }
+
+    /// A prepared statement that only reads, with a number for each `?`.
+    pub(crate) async fn bound_numbers(&mut self, sql: String, numbers: &[i64]) -> Result<Reply, sqlx::Error> {
+        let mut arguments = MySqlArguments::default();
+        for number in numbers {
+            // Encoding a number cannot fail.
+            let _ = arguments.add(*number);
+        }
+        let sql = self.flavor.say(sql);
+        self.bound(sql, arguments).await
     }
 
     /// A prepared statement that commits itself.

@@ -121,14 +121,13 @@ pub(crate) struct Bound {
 impl Bound {
     /// When the first row of the lane from there on is due: one seek, which MySQL makes while it plans. However the statement is
     /// written else, it reads the index from its beginning where its statistics say that the table is almost empty.
-    fn case_sql(self) -> String {
-        let Lane { queue_id, rank, .. } = self.lane;
-        let lane = self.lane.condition("");
-        let from = Origin::Due(self.from).condition("");
-        format!(
-            "WHEN l.queue_id = {queue_id} AND l.priority_rank = {rank} \
-             THEN (SELECT MIN(run_at) FROM queue_ready WHERE {lane}{from})"
-        )
+    const CASE_SQL: &str = "WHEN l.queue_id = ? AND l.priority_rank = ? THEN (SELECT MIN(run_at) FROM queue_ready \
+                            WHERE queue_id = ? AND suspect = 0 AND priority_rank = ? AND run_at >= ?)";
+
+    /// What stands for each `?` of it.
+    fn numbers(self) -> [i64; 5] {
+        let (queue, rank) = (self.lane.queue_id.into(), self.lane.rank.into());
+        [queue, rank, queue, rank, self.from]
     }
 }
 
@@ -355,20 +354,21 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// The statement: two seeks for each lane that was ever used. An idle server takes most of its time for coming to know the
-    /// statement and the tables in it, so they are few.
-    pub(crate) fn sql(session: SessionId, bounds: &[Bound]) -> String {
+    /// The statement, and the number for each `?` in it: two seeks for each lane that was ever used. An idle server takes most of its
+    /// time for coming to know the statement and the tables in it, so these are few, and it is best prepared.
+    pub(crate) fn sql(session: SessionId, bounds: &[Bound]) -> (String, Vec<i64>) {
         let mut first = first_of_lane(0);
         if !bounds.is_empty() {
-            let bounded: Vec<_> = bounds.iter().map(|bound| bound.case_sql()).collect();
-            first = format!("CASE {} ELSE {first} END", bounded.join(" "));
+            first = format!("CASE {} ELSE {first} END", vec![Bound::CASE_SQL; bounds.len()].join(" "));
         }
-        format!(
+        let sql = format!(
             "SELECT {CLOCK}, (SELECT MAX(id) FROM queue_type), s.fenced_at IS NULL, l.queue_id, l.priority_rank, {first}, {} \
              FROM queue_session AS s LEFT JOIN queue_queue AS q ON q.paused_at IS NULL \
-             LEFT JOIN queue_lane AS l FORCE INDEX (PRIMARY) ON l.queue_id = q.id WHERE s.id = {session}",
+             LEFT JOIN queue_lane AS l FORCE INDEX (PRIMARY) ON l.queue_id = q.id WHERE s.id = ?",
             first_of_lane(1)
-        )
+        );
+        let numbers = bounds.iter().flat_map(|bound| bound.numbers());
+        (sql, numbers.chain([session.get().cast_signed()]).collect())
     }
 
     /// Reads the answer to [`sql`](Self::sql); `None` when the session is fenced or gone.
@@ -446,9 +446,9 @@ mod tests {
         lanes.saw([Seen { lane: suspects, ..seen((500, 7), None) }], at(10));
         lanes.tell(at(10));
         assert_eq!(lanes.bounds(), [Bound { lane: LANE, from: 500 }]);
-        let sql = Survey::sql(SessionId::new(9).unwrap(), &lanes.bounds());
-        assert!(sql.contains("CASE WHEN l.queue_id = 1 AND l.priority_rank = 0 THEN (SELECT MIN(run_at) "), "{sql}");
-        assert!(sql.contains("run_at >= 500) ELSE (SELECT "), "{sql}");
+        let (sql, numbers) = Survey::sql(SessionId::new(9).unwrap(), &lanes.bounds());
+        assert!(sql.contains("CASE WHEN l.queue_id = ? ") && sql.contains(" ELSE (SELECT "), "{sql}");
+        assert_eq!(numbers, [1, 0, 1, 0, 500, 9]);
         // It is time to look at the head again.
         lanes.tell(at(11));
         assert_eq!(lanes.bounds(), []);

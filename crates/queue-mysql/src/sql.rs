@@ -51,6 +51,16 @@ pub(crate) fn placeholders(count: usize, width: usize) -> String {
     vec![group.as_str(); count].join(",")
 }
 
+/// The statement with a number in the place of each `?`.
+pub(crate) fn inlined(sql: &str, numbers: &[i64]) -> String {
+    let mut parts = sql.split('?');
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for (number, part) in numbers.iter().zip(parts) {
+        let _ = write!(text, "{number}{part}");
+    }
+    text
+}
+
 /// The condition that a column is one of these ids, which rise. Where most of them follow on one another, as those of tasks that were
 /// enqueued together do, it names first and last: less to send, to read and to plan, and one walk instead of many seeks.
 pub(crate) fn within(column: &str, ids: &[u64]) -> String {

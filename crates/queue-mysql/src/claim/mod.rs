@@ -26,7 +26,7 @@ use crate::error::{Class, Failure, Told};
 use crate::inner::{Inner, missing};
 use crate::lanes::Survey;
 use crate::operation::Operation;
-use crate::sql::{guard, value};
+use crate::sql::{guard, inlined, value};
 use guess::Guess;
 use offer::{Offer, alive_sql};
 use take::Judged;
@@ -93,13 +93,18 @@ impl Claim {
         if within {
             sql.push(alive_sql(inner.server.flavor, session));
         }
-        let before = sql.len();
-        sql.push(Survey::sql(session, &bounds));
-        sql.extend(guess.iter().flat_map(Guess::sql).cloned());
+        let (look, numbers) = Survey::sql(session, &bounds);
         let began = now();
-        let mut replies = if within && !begun { conn.begin_all(sql).await? } else { conn.run_all(sql).await? };
-        let found = replies.split_off((before + 1).min(replies.len()));
-        let look = replies.pop().ok_or_else(|| missing("the answer to a look at the lanes"))?;
+        let (look, found) = if within {
+            let before = sql.len();
+            sql.push(inlined(&look, &numbers));
+            sql.extend(guess.iter().flat_map(Guess::sql).cloned());
+            let mut replies = if begun { conn.run_all(sql).await? } else { conn.begin_all(sql).await? };
+            let found = replies.split_off((before + 1).min(replies.len()));
+            (replies.pop().ok_or_else(|| missing("the answer to a look at the lanes"))?, found)
+        } else {
+            (conn.bound_numbers(look, &numbers).await?, Vec::new())
+        };
         let Some(survey) = Survey::read(&look, &bounds)? else { return Ok(None) };
         inner.lanes.tell(survey.now);
         if !within {
