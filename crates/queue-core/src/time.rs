@@ -12,13 +12,14 @@ pub struct Timestamp(i64);
 impl Timestamp {
     /// The Unix epoch.
     pub const EPOCH: Self = Self(0);
-    /// The latest point in time that can be told.
-    pub const MAX: Self = Self(i64::MAX);
+    /// The latest point in time that can be told: one microsecond before what an `i64` can hold, so that stores have a number for
+    /// what comes after everything.
+    pub const MAX: Self = Self(i64::MAX - 1);
 
-    /// The point `micros` microseconds after the Unix epoch (before it when negative).
+    /// The point `micros` microseconds after the Unix epoch (before it when negative), at most [`Timestamp::MAX`].
     #[must_use]
     pub const fn from_micros(micros: i64) -> Self {
-        Self(micros)
+        if micros > Self::MAX.0 { Self::MAX } else { Self(micros) }
     }
 
     /// Microseconds since the Unix epoch.
@@ -30,7 +31,7 @@ impl Timestamp {
     /// This point moved into the future, at most to [`Timestamp::MAX`]. Parts of a microsecond are cut off.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(micros(duration)))
+        Self::from_micros(self.0.saturating_add(micros(duration)))
     }
 
     /// This point moved into the past. Parts of a microsecond are cut off.
@@ -68,10 +69,11 @@ impl From<Timestamp> for SystemTime {
     }
 }
 
-/// A duration in whole microseconds, saturating: how stores keep durations.
+/// A duration in whole microseconds, at most those from the epoch to [`Timestamp::MAX`]: how stores keep durations.
 #[must_use]
 pub fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+    let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    micros.min(Timestamp::MAX.as_micros())
 }
 
 #[cfg(test)]
@@ -83,7 +85,8 @@ mod tests {
         assert_eq!(Timestamp::MAX.after(Duration::MAX), Timestamp::MAX);
         let first = Timestamp::from_micros(i64::MIN);
         assert_eq!(first.before(Duration::from_secs(1)), first);
-        assert_eq!(Timestamp::MAX.since(first), Duration::from_micros(u64::MAX));
+        assert_eq!(Timestamp::MAX.since(first), Duration::from_micros(u64::MAX - 1));
+        assert_eq!(Timestamp::from_micros(i64::MAX), Timestamp::MAX);
         assert_eq!(first.since(Timestamp::MAX), Duration::ZERO);
     }
 

@@ -17,6 +17,7 @@ use sqlx::mysql::MySqlRow;
 use crate::connection::{Conn, Reply};
 use crate::error::Failure;
 use crate::inner::lock;
+use crate::row::NEVER;
 use crate::sql::{CLOCK, value};
 
 /// How often the head of a lane is looked at.
@@ -27,7 +28,7 @@ const YOUNG: Duration = Duration::from_millis(200);
 const MARKS_MAX: usize = 10_000;
 /// Lanes that a look does not look at from the head, at most. The server takes ten times as long for each of them as for one that is
 /// looked at from the head and has nothing to pass over; and the statement must stay small.
-const BOUNDS_MAX: usize = 8;
+const BOUNDS_MAX: usize = 32;
 /// A look from the head that takes so much longer than twice the usual time passes over more than a few rows.
 const LOOK_SLOW: Duration = Duration::from_millis(3);
 /// The quickest look is forgotten by one part in so many with each that comes after: the server may be another one by then.
@@ -196,9 +197,8 @@ impl Lanes {
         expected.now = expected.now.max(now.as_micros());
     }
 
-    /// A look on its own took so long. Where it took long from the head of the only lane there is, because much lies there that was
-    /// removed and cannot be purged, the looks of the next second begin behind that. Else none does: what is committed late would be
-    /// seen later. Nor where there are several lanes: a seek passes over what was removed from the lanes behind its own.
+    /// A look on its own took so long. Where it took long from the heads of the lanes, because much lies there that was removed and
+    /// cannot be purged, the looks of the next second begin behind that. Else none does: what is committed late would be seen later.
     pub(crate) fn looked(&self, survey: &Survey, took: Duration) {
         // The first look has none to be held against. Those that follow a bound show how long one takes that has little to pass over.
         let usual = {
@@ -207,17 +207,18 @@ impl Lanes {
             *quickest = usual.or(Some(took));
             usual.unwrap_or_default()
         };
-        let &[(lane, first)] = survey.heads.as_slice() else { return };
         if took < usual * 2 + LOOK_SLOW {
             return;
         }
         let young = survey.now.before(YOUNG).as_micros();
-        let clear = Some((first.unwrap_or(young).min(young), 0));
         let mut marks = lock(&self.marks);
-        let mark = marks.entry((lane, 0)).or_default();
-        // What comes before is for a claim to find, which begins at the head as well.
-        if mark.passed <= clear {
-            *mark = Mark { passed: clear, swept: None, head_at: survey.now.as_micros(), at: mark.at };
+        for (lane, first) in &survey.heads {
+            let clear = Some((first.unwrap_or(young).min(young), 0));
+            let mark = marks.entry((*lane, 0)).or_default();
+            // What comes before is for a claim to find, which begins at the head as well.
+            if mark.passed <= clear {
+                *mark = Mark { passed: clear, swept: None, head_at: survey.now.as_micros(), at: mark.at };
+            }
         }
     }
 
@@ -326,6 +327,11 @@ pub(crate) async fn waiting(conn: &mut Conn) -> Result<Vec<(Lane, i64)>, sqlx::E
     Ok(lanes)
 }
 
+/// Reads when the first task of a lane is due; none where nothing stands there but the row at its end.
+pub(crate) fn read_first(row: &MySqlRow, column: usize) -> Result<Option<i64>, sqlx::Error> {
+    Ok(value::<Option<i64>>(row, column)?.filter(|first| *first < NEVER))
+}
+
 /// Reads when the first ordinary task and the first suspect of this queue and rank are due, from this column on.
 fn read_firsts(
     row: &MySqlRow,
@@ -334,7 +340,7 @@ fn read_firsts(
     lanes: &mut Vec<(Lane, i64)>,
 ) -> Result<(), sqlx::Error> {
     for (suspect, column) in [(false, column), (true, column + 1)] {
-        if let Some(first) = value::<Option<i64>>(row, column)? {
+        if let Some(first) = read_first(row, column)? {
             lanes.push((Lane { queue_id, suspect, rank }, first));
         }
     }
@@ -382,7 +388,7 @@ impl Survey {
             let queue_id = value(row, 3)?;
             read_firsts(row, 5, (queue_id, rank), &mut lanes)?;
             if bounds.is_empty() {
-                heads.push((Lane { queue_id, suspect: false, rank }, value(row, 5)?));
+                heads.push((Lane { queue_id, suspect: false, rank }, read_first(row, 5)?));
             }
         }
         lanes.sort_unstable();
@@ -511,13 +517,13 @@ mod tests {
     #[test]
     fn few_looks_are_bounded_those_of_the_lanes_that_were_taken_from_last() {
         let lanes = Lanes::default();
-        for rank in 0..20 {
+        for rank in 0..40 {
             let lane = Lane { rank, ..LANE };
             lanes.saw([Seen { lane, ..seen((500, 7), None) }], Timestamp::from_micros(10 * SECOND + i64::from(rank)));
         }
         lanes.tell(at(10));
         let ranks: Vec<_> = lanes.bounds().iter().map(|bound| bound.lane.rank).collect();
-        assert_eq!(ranks, [19, 18, 17, 16, 15, 14, 13, 12]);
+        assert_eq!(ranks, (8..40).rev().collect::<Vec<_>>());
     }
 
     #[test]

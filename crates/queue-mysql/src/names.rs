@@ -13,6 +13,7 @@ use crate::connection::Conn;
 use crate::error::{Class, Failure, classify};
 use crate::inner::Inner;
 use crate::operation::Operation;
+use crate::row::{INSERT_READY, end_row};
 use crate::sql::{list, value};
 
 /// One kind of name.
@@ -149,7 +150,11 @@ impl Names {
             return Ok(());
         }
         let rows = list(new.iter().map(|(queue, rank)| format!("({queue},{rank})")));
-        conn.run_committing(format!("INSERT IGNORE INTO queue_lane (queue_id, priority_rank) VALUES {rows}")).await?;
+        let ends = list(new.iter().map(|(queue, rank)| end_row(*queue, *rank)));
+        // A lane that is known has its end.
+        let ends = format!("{INSERT_READY}{ends}").replacen("INSERT", "INSERT IGNORE", 1);
+        let lanes = format!("INSERT IGNORE INTO queue_lane (queue_id, priority_rank) VALUES {rows}");
+        conn.run_committing(format!("{ends}; {lanes}")).await?;
         self.write().lanes.extend(new);
         Ok(())
     }

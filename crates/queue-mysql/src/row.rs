@@ -254,6 +254,16 @@ fn moves_of(flavor: Flavor, moves: &[Move]) -> Vec<String> {
 /// Goes before rows made by [`ready_row`].
 pub(crate) const INSERT_READY: &str = "INSERT INTO queue_ready (queue_id, suspect, priority_rank, run_at, task_id, type_id, \
      deadline_at, body_bytes, again) VALUES ";
+/// When the row at the end of a lane is due: after everything that can be told. A server that looks for the first row from some
+/// place on passes over all that was removed and cannot be purged until it meets a row that is there, and where a lane is empty goes
+/// on so through those behind it. The row stands for no task: its number is 0.
+pub(crate) const NEVER: i64 = i64::MAX;
+
+/// The row at the end of a lane.
+pub(crate) fn end_row(queue_id: u32, rank: i8) -> String {
+    format!("({queue_id},0,{rank},{NEVER},0,0,NULL,0,0)")
+}
+
 /// Goes before rows of (status, end, task, type, queue, reason), or before a SELECT of them.
 pub(crate) const INSERT_FINISHED_COLUMNS: &str =
     "INSERT INTO queue_finished (status, completed_at, task_id, type_id, queue_id, reason)";

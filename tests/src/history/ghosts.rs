@@ -7,9 +7,12 @@ use sqlx::{AssertSqlSafe, MySqlConnection, Row as _};
 const GHOSTS: &[(&str, &str)] = &[
     (
         "waits in queue_ready and is not queued",
-        "SELECT r.task_id FROM queue_ready r LEFT JOIN queue_task t ON t.id = r.task_id WHERE t.id IS NULL OR t.status <> 0",
+        "SELECT r.task_id FROM queue_ready r LEFT JOIN queue_task t ON t.id = r.task_id WHERE r.task_id > 0 AND (t.id IS NULL OR t.status <> 0)",
     ),
-    ("waits in queue_ready more than once", "SELECT task_id FROM queue_ready GROUP BY task_id HAVING COUNT(*) > 1"),
+    (
+        "waits in queue_ready more than once",
+        "SELECT task_id FROM queue_ready WHERE task_id > 0 GROUP BY task_id HAVING COUNT(*) > 1",
+    ),
     (
         "is queued and not in queue_ready",
         "SELECT t.id FROM queue_task t LEFT JOIN queue_ready r ON r.task_id = t.id WHERE t.status = 0 AND r.task_id IS NULL",

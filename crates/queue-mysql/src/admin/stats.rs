@@ -100,7 +100,7 @@ async fn waits(conn: &mut Conn, now: Timestamp) -> Result<BTreeMap<u32, Waits>, 
         let counted = |comparison: &str| {
             format!(
                 "SELECT COUNT(*) FROM (SELECT 1 FROM queue_ready AS r FORCE INDEX (PRIMARY) WHERE r.queue_id = {} AND \
-                 r.suspect = {} AND r.priority_rank = {} AND r.run_at {comparison} {} LIMIT {}) AS bounded",
+                 r.suspect = {} AND r.priority_rank = {} AND r.run_at {comparison} {} AND r.task_id > 0 LIMIT {}) AS bounded",
                 lane.queue_id,
                 u8::from(lane.suspect),
                 lane.rank,

@@ -24,7 +24,7 @@ use sqlx::Row as _;
 use crate::connection::{Conn, Reply, rows_of};
 use crate::error::{Class, Failure, Told};
 use crate::inner::{Inner, missing};
-use crate::lanes::Survey;
+use crate::lanes::{Survey, read_first};
 use crate::operation::Operation;
 use crate::sql::{guard, inlined, value};
 use guess::Guess;
@@ -164,7 +164,7 @@ impl Claim {
         let mut next_due = known;
         if let Some(row) = asks_ahead.and_then(|index| rows_of(&replies, index).first()) {
             for index in 0..row.len() {
-                next_due = [next_due, value(row, index)?].into_iter().flatten().min();
+                next_due = [next_due, read_first(row, index)?].into_iter().flatten().min();
             }
         }
         inner.lanes.saw(offer.seen(), now);

@@ -18,7 +18,7 @@ const VIOLATIONS: &[(&str, &str, &str)] = &[
     (
         "wait although they are not queued",
         "SELECT r.task_id FROM queue_ready AS r LEFT JOIN queue_task AS t ON t.id = r.task_id WHERE (t.id IS NULL OR t.status <> 0) \
-         AND {tasks:r.task_id}",
+         AND r.task_id > 0 AND {tasks:r.task_id}",
         "they are never claimed, and harmless; remove their rows of queue_ready and report it",
     ),
     (
@@ -29,7 +29,7 @@ const VIOLATIONS: &[(&str, &str, &str)] = &[
     ),
     (
         "wait more than once",
-        "SELECT r.task_id FROM queue_ready AS r WHERE {tasks:r.task_id} GROUP BY r.task_id HAVING COUNT(*) > 1",
+        "SELECT r.task_id FROM queue_ready AS r WHERE r.task_id > 0 AND {tasks:r.task_id} GROUP BY r.task_id HAVING COUNT(*) > 1",
         "only one of the rows counts; remove the others from queue_ready and report it",
     ),
     (

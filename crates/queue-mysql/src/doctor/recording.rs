@@ -389,7 +389,7 @@ async fn examine_a_store(variable: &str) {
     assert_eq!(bad, [], "{findings:#?}");
 
     let mut user = database.user().await;
-    let break_it = "DELETE FROM queue_ready LIMIT 1; UPDATE queue_claim SET members = ''; \
+    let break_it = "DELETE FROM queue_ready WHERE task_id > 0 LIMIT 1; UPDATE queue_claim SET members = ''; \
          UPDATE queue_task SET status = 2, completed_at = 5 WHERE status = 0 ORDER BY id DESC LIMIT 1; \
          INSERT INTO queue_finished (status, completed_at, task_id, type_id, queue_id) VALUES (2, 1, 1, 1, 1); \
          INSERT INTO queue_ready (queue_id, suspect, priority_rank, run_at, task_id, type_id, body_bytes, again) \

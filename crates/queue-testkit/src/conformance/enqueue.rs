@@ -126,7 +126,7 @@ pub async fn a_start_in_the_past_is_now(store: Subject) {
 /// A due time is kept to the microsecond, up to the last point that can be told, and far ones disturb nobody.
 pub async fn a_start_in_the_future_is_exact(store: Subject) {
     let far = store.now().await.after(HOUR * 24 * 365 * 30).after(Duration::from_micros(1));
-    for at in [far, Timestamp::from_micros(i64::MAX - 1), Timestamp::MAX] {
+    for at in [far, Timestamp::from_micros(Timestamp::MAX.as_micros() - 1), Timestamp::MAX] {
         for budget in [Budget::NONE, Budget::DEFAULT, Budget::of(Duration::MAX)] {
             let id = store.put(TaskSpec { start: Start::At(at), budget, ..spec() }).await;
             let state = store.record(id).await.state;

@@ -28,8 +28,8 @@ SELECT (SELECT run_at FROM queue_ready FORCE INDEX (PRIMARY) WHERE queue_id = 1 
 SELECT (SELECT run_at FROM queue_ready FORCE INDEX (PRIMARY) WHERE queue_id = 1 AND suspect = 0 AND priority_rank = 0 AND run_at > ~ ORDER BY run_at, task_id LIMIT 100),(SELECT run_at FROM queue_ready FORCE INDEX (PRIMARY) WHERE queue_id = 1 AND suspect = 0 AND priority_rank = 0 AND (run_at > ~ OR (run_at = ~ AND task_id > #)) ORDER BY run_at, task_id LIMIT 100)
 SELECT 1 FROM queue_session WHERE fenced_at IS NOT NULL LIMIT 100
 SELECT @queue_now, drain, (SELECT COUNT(*) FROM queue_session WHERE fenced_at IS NULL) FROM queue_session WHERE id = # AND fenced_at IS NULL
-SELECT COUNT(*) FROM (SELECT 1 FROM queue_ready AS r FORCE INDEX (PRIMARY) WHERE r.queue_id = 1 AND r.suspect = 0 AND r.priority_rank = 0 AND r.run_at <= ~ LIMIT 10001) AS bounded
-SELECT COUNT(*) FROM (SELECT 1 FROM queue_ready AS r FORCE INDEX (PRIMARY) WHERE r.queue_id = 1 AND r.suspect = 0 AND r.priority_rank = 0 AND r.run_at > ~ LIMIT 10001) AS bounded
+SELECT COUNT(*) FROM (SELECT 1 FROM queue_ready AS r FORCE INDEX (PRIMARY) WHERE r.queue_id = 1 AND r.suspect = 0 AND r.priority_rank = 0 AND r.run_at <= ~ AND r.task_id > 0 LIMIT 10001) AS bounded
+SELECT COUNT(*) FROM (SELECT 1 FROM queue_ready AS r FORCE INDEX (PRIMARY) WHERE r.queue_id = 1 AND r.suspect = 0 AND r.priority_rank = 0 AND r.run_at > ~ AND r.task_id > 0 LIMIT 10001) AS bounded
 SELECT COUNT(*) FROM queue_session WHERE fenced_at IS NULL AND lease_until > ~
 SELECT COUNT(*) FROM queue_task FORCE INDEX (PRIMARY) WHERE id IN ([#]) AND status = 1 AND (id, claim_id) IN ([(#,#)])
 SELECT DISTINCT r.type_id, r.queue_id FROM queue_ready AS r JOIN queue_queue AS q ON q.id = r.queue_id WHERE q.paused_at IS NULL AND (r.run_at <= TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6)) OR r.again = 1)
