@@ -45,7 +45,8 @@ CREATE TABLE IF NOT EXISTS queue_payload (
     PRIMARY KEY (task_id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- A row for each queued task, due or later, in the order of claiming. A lane is (queue, suspect, rank).
+-- A row for each queued task, due or later, in the order of claiming. A lane is (queue, suspect, rank). At the end of each lane of
+-- queue_lane stands one that never comes due, with task 0: a search that found nothing stops there.
 CREATE TABLE IF NOT EXISTS queue_ready (
     queue_id INT UNSIGNED NOT NULL,
     suspect TINYINT UNSIGNED NOT NULL,

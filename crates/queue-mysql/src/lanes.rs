@@ -33,6 +33,8 @@ const BOUNDS_MAX: usize = 32;
 const LOOK_SLOW: Duration = Duration::from_millis(3);
 /// The quickest look is forgotten by one part in so many with each that comes after: the server may be another one by then.
 const FORGETTING: u32 = 64;
+/// After so many looks from the head, one after another, the quickest is forgotten altogether: all there were may have been slow.
+const HEADS_MAX: u32 = 256;
 /// Lanes that are kept as those that have something due, at most.
 const EXPECTED_MAX: usize = 64;
 /// Rows that are passed over, at most.
@@ -141,8 +143,29 @@ pub(crate) struct Lanes {
     /// The queue that was served last.
     turn: Mutex<Option<u32>>,
     expected: Mutex<Expected>,
-    /// How long the quickest of the last looks took.
-    quickest: Mutex<Option<Duration>>,
+    usual: Mutex<Usual>,
+}
+
+/// How long a look takes.
+#[derive(Debug, Default)]
+struct Usual {
+    /// The quickest of the last looks.
+    quickest: Option<Duration>,
+    /// Looks from the head since one began further on.
+    heads: u32,
+}
+
+impl Usual {
+    /// A look took so long. Returns how long one takes, as far as is known, that has little to pass over.
+    fn took(&mut self, took: Duration, is_from_head: bool) -> Duration {
+        self.heads = if is_from_head { self.heads + 1 } else { 0 };
+        if self.heads > HEADS_MAX {
+            *self = Self::default();
+        }
+        let usual = self.quickest.map(|quickest| took.min(quickest + quickest / FORGETTING));
+        self.quickest = usual.or(Some(took));
+        usual.unwrap_or_default()
+    }
 }
 
 /// Lanes that most likely have something due.
@@ -201,12 +224,7 @@ impl Lanes {
     /// cannot be purged, the looks of the next second begin behind that. Else none does: what is committed late would be seen later.
     pub(crate) fn looked(&self, survey: &Survey, took: Duration) {
         // The first look has none to be held against. Those that follow a bound show how long one takes that has little to pass over.
-        let usual = {
-            let mut quickest = lock(&self.quickest);
-            let usual = quickest.map(|quickest| took.min(quickest + quickest / FORGETTING));
-            *quickest = usual.or(Some(took));
-            usual.unwrap_or_default()
-        };
+        let usual = lock(&self.usual).took(took, !survey.heads.is_empty());
         if took < usual * 2 + LOOK_SLOW {
             return;
         }
@@ -488,6 +506,19 @@ mod tests {
         lanes.tell(at(10));
         lanes.looked(&survey(None), slow);
         assert_eq!(lanes.bounds(), [Bound { lane: LANE, from: young }], "nothing says that this is usual");
+    }
+
+    #[test]
+    fn where_all_looks_were_slow_a_bounded_one_is_tried_now_and_then() {
+        let lanes = Lanes::default();
+        lanes.tell(at(10));
+        let bounded = Survey { heads: Vec::new(), ..survey(None) };
+        lanes.looked(&bounded, Duration::from_millis(12)); // the server was busy
+        let mut tried = (0..=HEADS_MAX).map(|_| {
+            lanes.looked(&survey(None), Duration::from_millis(25));
+            !lanes.bounds().is_empty()
+        });
+        assert_eq!(tried.position(|is_tried| is_tried), Some(HEADS_MAX as usize));
     }
 
     #[test]

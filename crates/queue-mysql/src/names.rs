@@ -142,20 +142,33 @@ impl Names {
 
     /// Writes lanes that are not known yet.
     pub(crate) async fn intern_lanes(&self, conn: &mut Conn, lanes: &[(u32, i8)]) -> Result<(), Failure> {
-        let new: Vec<_> = {
+        let mut new: Vec<_> = {
             let known = self.read();
             lanes.iter().filter(|lane| !known.lanes.contains(lane)).copied().collect()
         };
         if new.is_empty() {
             return Ok(());
         }
-        let rows = list(new.iter().map(|(queue, rank)| format!("({queue},{rank})")));
-        let ends = list(new.iter().map(|(queue, rank)| end_row(*queue, *rank)));
-        // A lane that is known has its end.
-        let ends = format!("{INSERT_READY}{ends}").replacen("INSERT", "INSERT IGNORE", 1);
-        let lanes = format!("INSERT IGNORE INTO queue_lane (queue_id, priority_rank) VALUES {rows}");
-        conn.run_committing(format!("{ends}; {lanes}")).await?;
-        self.write().lanes.extend(new);
+        let rows = |lanes: &[(u32, i8)]| list(lanes.iter().map(|(queue, rank)| format!("({queue},{rank})")));
+        // Asked first: the row at the end of a lane that is there may be locked, on MariaDB by a claim that has come to it, and
+        // writing it once more would wait for that.
+        let sql = format!(
+            "SELECT queue_id, priority_rank FROM queue_lane FORCE INDEX (PRIMARY) WHERE (queue_id, priority_rank) IN ({})",
+            rows(&new)
+        );
+        let mut there = HashSet::new();
+        for row in &conn.run(sql).await?.pop().unwrap_or_default().rows {
+            there.insert((value(row, 0)?, value(row, 1)?));
+        }
+        new.retain(|lane| !there.contains(lane));
+        if !new.is_empty() {
+            // A lane that is there has its end.
+            let ends = format!("{INSERT_READY}{}", list(new.iter().map(|(queue, rank)| end_row(*queue, *rank))));
+            let ends = ends.replacen("INSERT", "INSERT IGNORE", 1);
+            let lanes = format!("INSERT IGNORE INTO queue_lane (queue_id, priority_rank) VALUES {}", rows(&new));
+            conn.run_committing(format!("{ends}; {lanes}")).await?;
+        }
+        self.write().lanes.extend(new.into_iter().chain(there));
         Ok(())
     }
 }

@@ -367,6 +367,44 @@ async fn look_further_on(variable: &str) {
 }
 
 #[tokio::test]
+async fn nobody_waits_for_the_end_of_a_lane() {
+    hold_the_end(MYSQL).await;
+}
+
+#[tokio::test]
+async fn nobody_waits_for_the_end_of_a_lane_on_mariadb() {
+    hold_the_end(MARIADB).await;
+}
+
+#[tokio::test]
+async fn nobody_waits_for_the_end_of_a_lane_on_oceanbase() {
+    hold_the_end(OCEANBASE).await;
+}
+
+/// A transaction holds the row at the end of a lane, as a claim does on MariaDB, while a process that knows nothing yet enqueues
+/// into the lane and works it off.
+async fn hold_the_end(variable: &str) {
+    let database = Database::fresh(variable).await;
+    let store = database.store();
+    store.enqueue(new_tasks(store, 3).await).await.unwrap();
+    let mut other = database.user().await;
+    other.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await.unwrap();
+    let mut held = other.begin().await.unwrap();
+    let ends = held.fetch_all("SELECT run_at FROM queue_ready WHERE task_id = 0 FOR UPDATE").await.unwrap();
+    assert_eq!(ends.iter().map(|row| row.get(0)).collect::<Vec<i64>>(), [i64::MAX]);
+
+    let fresh = MySqlStore::connect(&database.url()).await.unwrap();
+    fresh.enqueue(new_tasks(&fresh, 2).await).await.unwrap();
+    let session = session(&fresh).await;
+    let tasks = claim(&fresh, session, 1, 100).await;
+    assert_eq!(tasks.len(), 5);
+    for task in &tasks {
+        assert_eq!(fresh.settle(complete(task)).await.unwrap(), [Settled::Applied]);
+    }
+    held.rollback().await.unwrap();
+}
+
+#[tokio::test]
 async fn the_doctor_needs_no_second_connection() {
     let database = Database::fresh(MYSQL).await;
     let store = MySqlStore::builder().max_connections(1).connect(&database.url()).await.unwrap();

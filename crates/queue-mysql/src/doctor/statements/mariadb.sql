@@ -67,6 +67,8 @@ SELECT name FROM queue_queue WHERE paused_at IS NOT NULL ORDER BY name
 SELECT queue_id, COUNT(*) FROM (SELECT queue_id FROM queue_finished FORCE INDEX (PRIMARY) WHERE status = 2 AND completed_at > ~ ORDER BY completed_at DESC LIMIT 100000) AS bounded GROUP BY queue_id
 SELECT queue_id, COUNT(*) FROM (SELECT queue_id FROM queue_finished FORCE INDEX (PRIMARY) WHERE status = 3 AND completed_at > ~ ORDER BY completed_at DESC LIMIT 100000) AS bounded GROUP BY queue_id
 SELECT queue_id, COUNT(*) FROM queue_task FORCE INDEX (PRIMARY) WHERE id IN ([#]) AND status = 1 GROUP BY queue_id
+SELECT queue_id, priority_rank FROM queue_lane FORCE INDEX (PRIMARY) WHERE (queue_id, priority_rank) IN ((1,-50))
+SELECT queue_id, priority_rank FROM queue_lane FORCE INDEX (PRIMARY) WHERE (queue_id, priority_rank) IN ((1,0))
 SELECT run_at, task_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE queue_id = 1 AND suspect = 0 AND priority_rank = 0 AND run_at <= ~ AND deadline_at <= ~ ORDER BY run_at, task_id LIMIT 100
 SELECT run_at, task_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE queue_id = 1 AND suspect = 0 AND priority_rank = 0 AND run_at <= ~ ORDER BY run_at, task_id LIMIT 100 OFFSET 4999
 SELECT run_at, task_id, type_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE queue_id = 1 AND suspect = 0 AND priority_rank = 0 AND (run_at > ~ OR (run_at = ~ AND task_id > #)) AND run_at <= ~ ORDER BY run_at, task_id LIMIT 100
