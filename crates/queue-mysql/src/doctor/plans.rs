@@ -40,7 +40,7 @@ const ALLOWED: &[(&str, &str, Fault, &str)] = &[
     ),
 ];
 
-/// A statement that only reads may walk over so many rows, where the server thinks that quicker than to seek.
+/// A statement that only reads may walk over so many rows, or sort them, where the server thinks that quicker than to seek.
 pub(super) const FEW_ROWS: u64 = 1_000;
 
 /// What is wrong with a step of a plan.
@@ -89,11 +89,12 @@ impl Step {
         let table = self.table_in(statement);
         let (_, indexes) = GROWING.iter().find(|(growing, _)| *growing == table)?;
         let walks = self.access.eq_ignore_ascii_case("ALL") || self.access.eq_ignore_ascii_case("index");
-        let fault = if walks && (locks(statement) || self.rows > few_rows) {
+        let matters = locks(statement) || self.rows > few_rows;
+        let fault = if walks && matters {
             Fault::Scan
         } else if !self.key.is_empty() && !indexes.contains(&self.key.as_str()) {
             Fault::WrongIndex
-        } else if self.extra.contains("Using filesort") && table != "queue_attempt" {
+        } else if self.extra.contains("Using filesort") && matters && table != "queue_attempt" {
             // The failed attempts of one task are few.
             Fault::Sort
         } else {
@@ -219,6 +220,8 @@ mod tests {
         let walk = step("t", "index", "PRIMARY", "");
         assert_eq!((walk.fault(read, 9), walk.fault(read, 8)), (None, Some(Fault::Scan)));
         assert_eq!(walk.fault(&format!("{read} DESC LIMIT 100"), 0), None, "allowed");
+        let sort = step("t", "ref", "PRIMARY", "Using filesort");
+        assert_eq!((sort.fault(read, 9), sort.fault(read, 8)), (None, Some(Fault::Sort)));
         let told = finding(Fault::Scan, &step("t", "ALL", "", ""), sql);
         assert_eq!(told.level, Level::Fail);
         assert!(told.detail.contains("walks over all of queue_task"), "{told:?}");
