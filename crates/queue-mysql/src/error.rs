@@ -45,7 +45,9 @@ const NUMBERS: &[(u16, Class)] = &[
     (1020, Class::Repeat("record_changed")),
     (3101, Class::Repeat("certification")), // rolled back by the replication group
     (1180, Class::Repeat("commit_failed")),
-    (1053, Class::Lost), // the server shuts down
+    (1615, Class::Repeat("schema_changed")), // a prepared statement, again and again
+    (1243, Class::Lost),                     // a prepared statement that the server does not know any more
+    (1053, Class::Lost),                     // the server shuts down
     (1077, Class::Lost),
     (1079, Class::Lost),
     (1152, Class::Lost),
@@ -80,6 +82,7 @@ const NUMBERS: &[(u16, Class)] = &[
     (1142, Class::Denied),
     (1143, Class::Denied),
     (1227, Class::Denied),
+    (1251, Class::Denied), // the way to log in
     (1370, Class::Denied),
     (1396, Class::Denied),
     (1698, Class::Denied),
@@ -147,9 +150,11 @@ pub(crate) fn classify(error: &sqlx::Error) -> Class {
 /// What the SQL standard's classes of states say about a number that is not named: 08 is a failed connection, 40 a transaction
 /// that the server rolled back.
 fn class_of_state(state: Option<&str>) -> Class {
-    match state.and_then(|state| state.get(..2)) {
-        Some("08") => Class::Lost,
-        Some("40") => Class::Repeat("rolled_back"),
+    match state {
+        // Nobody knows whether what was asked for last was done.
+        Some("40003") => Class::Lost,
+        Some(state) if state.starts_with("08") => Class::Lost,
+        Some(state) if state.starts_with("40") => Class::Repeat("rolled_back"),
         _ => Class::Other,
     }
 }
@@ -278,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_number_that_is_not_named_is_of_the_class_of_its_state() {
-        let classes = ["08S01", "08004", "40000", "HY000", "4"].map(|state| class_of_state(Some(state)));
+        let classes = ["08S01", "40003", "40000", "HY000", "4"].map(|state| class_of_state(Some(state)));
         let rolled_back = Class::Repeat("rolled_back");
         assert_eq!(classes, [Class::Lost, Class::Lost, rolled_back, Class::Other, Class::Other]);
         assert_eq!(class_of_state(None), Class::Other);

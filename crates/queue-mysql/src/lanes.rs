@@ -26,14 +26,16 @@ const HEAD_EVERY: Duration = Duration::from_secs(1);
 const YOUNG: Duration = Duration::from_millis(200);
 /// Marks kept, at most; beyond it all are forgotten, which costs time only.
 const MARKS_MAX: usize = 10_000;
-/// Lanes that a look does not look at from the head, at most. The server takes ten times as long for each of them as for one that is
-/// looked at from the head and has nothing to pass over; and the statement must stay small.
+/// Lanes that a look does not look at from the head, at most. The server takes five times as long for each of them as for one that is
+/// looked at from the head and has nothing to pass over, and a fiftieth of what one takes with thousands of rows to pass over; and the
+/// statement must stay small, 190 bytes for each.
 const BOUNDS_MAX: usize = 32;
 /// A look from the head that takes so much longer than twice the usual time passes over more than a few rows.
 const LOOK_SLOW: Duration = Duration::from_millis(3);
 /// The quickest look is forgotten by one part in so many with each that comes after: the server may be another one by then.
 const FORGETTING: u32 = 64;
-/// After so many looks from the head, one after another, the quickest is forgotten altogether: all there were may have been slow.
+/// After so many looks from the head, one after another, the quickest is forgotten altogether: all there were may have been slow. Where
+/// they are slow because the server is far away, what is committed late is then seen later for a second.
 const HEADS_MAX: u32 = 256;
 /// Lanes that are kept as those that have something due, at most.
 const EXPECTED_MAX: usize = 64;
@@ -397,7 +399,10 @@ impl Survey {
 
     /// Reads the answer to [`sql`](Self::sql); `None` when the session is fenced or gone.
     pub(crate) fn read(reply: &Reply, bounds: &[Bound]) -> Result<Option<Self>, Failure> {
-        let Some(row) = reply.rows.first().filter(|row| matches!(value::<i64>(row, 2), Ok(1))) else { return Ok(None) };
+        let Some(row) = reply.rows.first() else { return Ok(None) };
+        if value::<i64>(row, 2)? != 1 {
+            return Ok(None);
+        }
         let (now, type_id_max) = (crate::sql::time(row, 0)?, value::<Option<u32>>(row, 1)?.unwrap_or(0));
         let (mut lanes, mut heads) = (Vec::new(), Vec::new());
         for row in &reply.rows {

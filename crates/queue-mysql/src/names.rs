@@ -13,7 +13,7 @@ use crate::connection::Conn;
 use crate::error::{Class, Failure, classify};
 use crate::inner::Inner;
 use crate::operation::Operation;
-use crate::row::{INSERT_READY, end_row};
+use crate::row::{NEVER, insert_ends};
 use crate::sql::{list, value};
 
 /// One kind of name.
@@ -151,9 +151,11 @@ impl Names {
         }
         let rows = |lanes: &[(u32, i8)]| list(lanes.iter().map(|(queue, rank)| format!("({queue},{rank})")));
         // Asked first: the row at the end of a lane that is there may be locked, on MariaDB by a claim that has come to it, and
-        // writing it once more would wait for that.
+        // writing it once more would wait for that. A lane that has lost its end gets it again.
         let sql = format!(
-            "SELECT queue_id, priority_rank FROM queue_lane FORCE INDEX (PRIMARY) WHERE (queue_id, priority_rank) IN ({})",
+            "SELECT l.queue_id, l.priority_rank FROM queue_lane AS l FORCE INDEX (PRIMARY) STRAIGHT_JOIN queue_ready AS r \
+             FORCE INDEX (PRIMARY) ON r.queue_id = l.queue_id AND r.suspect = 0 AND r.priority_rank = l.priority_rank \
+             AND r.run_at = {NEVER} AND r.task_id = 0 WHERE (l.queue_id, l.priority_rank) IN ({})",
             rows(&new)
         );
         let mut there = HashSet::new();
@@ -162,11 +164,10 @@ impl Names {
         }
         new.retain(|lane| !there.contains(lane));
         if !new.is_empty() {
-            // A lane that is there has its end.
-            let ends = format!("{INSERT_READY}{}", list(new.iter().map(|(queue, rank)| end_row(*queue, *rank))));
-            let ends = ends.replacen("INSERT", "INSERT IGNORE", 1);
+            // In one order, or two who write the same lanes would wait for each other.
+            new.sort_unstable();
             let lanes = format!("INSERT IGNORE INTO queue_lane (queue_id, priority_rank) VALUES {}", rows(&new));
-            conn.run_committing(format!("{ends}; {lanes}")).await?;
+            conn.run_committing(format!("{}; {lanes}", insert_ends(&new))).await?;
         }
         self.write().lanes.extend(new.into_iter().chain(there));
         Ok(())

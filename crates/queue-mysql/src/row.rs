@@ -259,9 +259,13 @@ pub(crate) const INSERT_READY: &str = "INSERT INTO queue_ready (queue_id, suspec
 /// on so through those behind it. The row stands for no task: its number is 0.
 pub(crate) const NEVER: i64 = i64::MAX;
 
-/// The row at the end of a lane.
-pub(crate) fn end_row(queue_id: u32, rank: i8) -> String {
-    format!("({queue_id},0,{rank},{NEVER},0,0,NULL,0,0)")
+/// The statement that puts their rows at the ends of these lanes, unless they are there.
+pub(crate) fn insert_ends(lanes: &[(u32, i8)]) -> String {
+    let ends = list(lanes.iter().map(|(queue, rank)| format!("({queue},0,{rank},{NEVER},0,0,0,0)")));
+    format!(
+        "INSERT IGNORE INTO queue_ready (queue_id, suspect, priority_rank, run_at, task_id, type_id, body_bytes, again) \
+         VALUES {ends}"
+    )
 }
 
 /// Goes before rows of (status, end, task, type, queue, reason), or before a SELECT of them.

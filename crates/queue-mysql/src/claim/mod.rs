@@ -22,7 +22,7 @@ use queue_core::{ClaimReply, ClaimRequest, Claimed, StoreError};
 use sqlx::Row as _;
 
 use crate::connection::{Conn, Reply, rows_of};
-use crate::error::{Class, Failure, Told};
+use crate::error::{Class, Failure, Told, classify};
 use crate::inner::{Inner, missing};
 use crate::lanes::{Survey, read_first};
 use crate::operation::Operation;
@@ -51,6 +51,18 @@ struct Opening {
 #[expect(clippy::disallowed_methods, reason = "where the next look begins hangs on it, and nothing of any task")]
 fn now() -> Instant {
     Instant::now()
+}
+
+/// A look on its own, prepared where it has one of the common texts: a server keeps only so many statements for everybody.
+async fn alone(conn: &mut Conn, look: String, numbers: &[i64], bounds: usize) -> Result<Reply, Failure> {
+    if bounds <= 1 {
+        match conn.bound_numbers(look.clone(), numbers).await {
+            Err(error) if classify(&error) == Class::Busy => {}
+            reply => return Ok(reply?),
+        }
+    }
+    let reply = conn.run(inlined(&look, numbers)).await?.pop();
+    Ok(reply.ok_or_else(|| missing("the answer to a look at the lanes"))?)
 }
 
 impl Operation for Claim {
@@ -103,7 +115,7 @@ impl Claim {
             let found = replies.split_off((before + 1).min(replies.len()));
             (replies.pop().ok_or_else(|| missing("the answer to a look at the lanes"))?, found)
         } else {
-            (conn.bound_numbers(look, &numbers).await?, Vec::new())
+            (alone(conn, look, &numbers, bounds.len()).await?, Vec::new())
         };
         let Some(survey) = Survey::read(&look, &bounds)? else { return Ok(None) };
         inner.lanes.tell(survey.now);

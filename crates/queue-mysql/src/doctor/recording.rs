@@ -26,7 +26,7 @@ use queue_testkit::conformance::Fixture as _;
 use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::plans;
-use super::statements::tests::{reads_a_lane, templates};
+use super::statements::tests::{looks_further_on, reads_a_lane, templates};
 use super::statements::{Sample, catalogue, expand};
 use crate::MySqlStore;
 use crate::server::Flavor;
@@ -274,7 +274,9 @@ async fn hold_the_catalogue_against_a_record(variable: &str, flavor: Flavor) {
         std::fs::write(path, format!("{head}{}\n", lines.join("\n"))).unwrap();
         return;
     }
-    let new: Vec<_> = seen.difference(&known).collect();
+    // One is held against the record for all of them: how many lanes it names, and whether it is prepared, is a matter of time.
+    let new: Vec<_> = seen.difference(&known).filter(|template| !looks_further_on(template)).collect();
+    assert!(known.iter().any(|template| looks_further_on(template)));
     let gone: Vec<_> = known.difference(&seen).filter(|template| !by_the_clock.contains(*template)).collect();
     assert!(
         new.is_empty() && gone.is_empty(),

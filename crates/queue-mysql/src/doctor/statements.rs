@@ -145,9 +145,15 @@ pub(super) mod tests {
         found
     }
 
-    /// Whether it reads a lane: from where, depends on how much time went by since the lane was read last.
+    /// Whether it reads a lane, or looks at some of them from further on: from where, depends on how much time went by since the lane
+    /// was read last, and how long a look took.
     pub(crate) fn reads_a_lane(template: &str) -> bool {
-        template.contains("FROM queue_ready FORCE INDEX (PRIMARY) WHERE queue_id")
+        template.contains("FROM queue_ready FORCE INDEX (PRIMARY) WHERE queue_id") || looks_further_on(template)
+    }
+
+    /// Whether it looks at some lanes from further on.
+    pub(crate) fn looks_further_on(template: &str) -> bool {
+        template.contains("CASE WHEN l.queue_id")
     }
 
     #[test]

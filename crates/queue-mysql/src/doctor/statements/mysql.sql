@@ -60,6 +60,8 @@ SELECT id, name, host, version, opened_at, lease_until, fenced_at FROM queue_ses
 SELECT id, name, paused_at, paused_by, paused_why FROM queue_queue ORDER BY name
 SELECT id, status FROM queue_task FORCE INDEX (PRIMARY) WHERE id IN ([#]) ORDER BY id FOR UPDATE
 SELECT id, status FROM queue_task FORCE INDEX (PRIMARY) WHERE id IN ([#]) ORDER BY id FOR UPDATE SKIP LOCKED
+SELECT l.queue_id, l.priority_rank FROM queue_lane AS l FORCE INDEX (PRIMARY) STRAIGHT_JOIN queue_ready AS r FORCE INDEX (PRIMARY) ON r.queue_id = l.queue_id AND r.suspect = 0 AND r.priority_rank = l.priority_rank AND r.run_at = ~ AND r.task_id = 0 WHERE (l.queue_id, l.priority_rank) IN ((1,-50))
+SELECT l.queue_id, l.priority_rank FROM queue_lane AS l FORCE INDEX (PRIMARY) STRAIGHT_JOIN queue_ready AS r FORCE INDEX (PRIMARY) ON r.queue_id = l.queue_id AND r.suspect = 0 AND r.priority_rank = l.priority_rank AND r.run_at = ~ AND r.task_id = 0 WHERE (l.queue_id, l.priority_rank) IN ((1,0))
 SELECT l.queue_id, l.priority_rank, (SELECT r.run_at FROM queue_ready AS r FORCE INDEX (PRIMARY) WHERE r.queue_id = l.queue_id AND r.suspect = 0 AND r.priority_rank = l.priority_rank ORDER BY r.queue_id, r.suspect, r.priority_rank, r.run_at LIMIT 100), (SELECT r.run_at FROM queue_ready AS r FORCE INDEX (PRIMARY) WHERE r.queue_id = l.queue_id AND r.suspect = 0 AND r.priority_rank = l.priority_rank ORDER BY r.queue_id, r.suspect, r.priority_rank, r.run_at LIMIT 100) FROM queue_lane AS l
 SELECT members FROM queue_claim
 SELECT members FROM queue_claim WHERE id = #
@@ -67,8 +69,6 @@ SELECT name FROM queue_queue WHERE paused_at IS NOT NULL ORDER BY name
 SELECT queue_id, COUNT(*) FROM (SELECT queue_id FROM queue_finished FORCE INDEX (PRIMARY) WHERE status = 2 AND completed_at > ~ ORDER BY completed_at DESC LIMIT 100000) AS bounded GROUP BY queue_id
 SELECT queue_id, COUNT(*) FROM (SELECT queue_id FROM queue_finished FORCE INDEX (PRIMARY) WHERE status = 3 AND completed_at > ~ ORDER BY completed_at DESC LIMIT 100000) AS bounded GROUP BY queue_id
 SELECT queue_id, COUNT(*) FROM queue_task FORCE INDEX (PRIMARY) WHERE id IN ([#]) AND status = 1 GROUP BY queue_id
-SELECT queue_id, priority_rank FROM queue_lane FORCE INDEX (PRIMARY) WHERE (queue_id, priority_rank) IN ((1,-50))
-SELECT queue_id, priority_rank FROM queue_lane FORCE INDEX (PRIMARY) WHERE (queue_id, priority_rank) IN ((1,0))
 SELECT run_at, task_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE queue_id = 1 AND suspect = 0 AND priority_rank = 0 AND run_at <= ~ AND deadline_at <= ~ ORDER BY run_at, task_id LIMIT 100
 SELECT run_at, task_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE queue_id = 1 AND suspect = 0 AND priority_rank = 0 AND run_at <= ~ ORDER BY run_at, task_id LIMIT 100 OFFSET 4999
 SELECT run_at, task_id, type_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE queue_id = 1 AND suspect = 0 AND priority_rank = 0 AND (run_at > ~ OR (run_at = ~ AND task_id > #)) AND run_at <= ~ ORDER BY run_at, task_id LIMIT 100
