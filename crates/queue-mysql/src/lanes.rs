@@ -34,9 +34,10 @@ const BOUNDS_MAX: usize = 32;
 const LOOK_SLOW: Duration = Duration::from_millis(3);
 /// The quickest look is forgotten by one part in so many with each that comes after: the server may be another one by then.
 const FORGETTING: u32 = 64;
-/// After so many looks from the head, one after another, the quickest is forgotten altogether: all there were may have been slow. Where
-/// they are slow because the server is far away, what is committed late is then seen later for a second.
-const HEADS_MAX: u32 = 256;
+/// After so many looks from the head, one after another, the quickest is forgotten altogether: all there were may have been slow, on
+/// a busy server say. The next times twice as many, at most so many, as long as it was for nothing: where the server is far away, each
+/// time costs a second in which what is committed late is seen late.
+const HEADS: std::ops::RangeInclusive<u32> = 16..=1_024;
 /// Lanes that are kept as those that have something due, at most.
 const EXPECTED_MAX: usize = 64;
 /// Rows that are passed over, at most.
@@ -149,24 +150,37 @@ pub(crate) struct Lanes {
 }
 
 /// How long a look takes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Usual {
     /// The quickest of the last looks.
     quickest: Option<Duration>,
     /// Looks from the head since one began further on.
     heads: u32,
+    /// After how many of them the quickest is forgotten.
+    patience: u32,
+}
+
+impl Default for Usual {
+    fn default() -> Self {
+        Self { quickest: None, heads: 0, patience: *HEADS.start() }
+    }
 }
 
 impl Usual {
-    /// A look took so long. Returns how long one takes, as far as is known, that has little to pass over.
-    fn took(&mut self, took: Duration, is_from_head: bool) -> Duration {
+    /// A look took so long. Returns whether it passed over more than a few rows, as far as is known.
+    fn is_slow(&mut self, took: Duration, is_from_head: bool) -> bool {
         self.heads = if is_from_head { self.heads + 1 } else { 0 };
-        if self.heads > HEADS_MAX {
-            *self = Self::default();
+        if self.heads > self.patience {
+            (self.quickest, self.heads) = (None, 0);
+            self.patience = (self.patience * 2).min(*HEADS.end());
         }
         let usual = self.quickest.map(|quickest| took.min(quickest + quickest / FORGETTING));
         self.quickest = usual.or(Some(took));
-        usual.unwrap_or_default()
+        let is_slow = is_from_head && took >= usual.unwrap_or_default() * 2 + LOOK_SLOW;
+        if is_slow && usual.is_some() {
+            self.patience = *HEADS.start();
+        }
+        is_slow
     }
 }
 
@@ -226,8 +240,7 @@ impl Lanes {
     /// cannot be purged, the looks of the next second begin behind that. Else none does: what is committed late would be seen later.
     pub(crate) fn looked(&self, survey: &Survey, took: Duration) {
         // The first look has none to be held against. Those that follow a bound show how long one takes that has little to pass over.
-        let usual = lock(&self.usual).took(took, !survey.heads.is_empty());
-        if took < usual * 2 + LOOK_SLOW {
+        if !lock(&self.usual).is_slow(took, !survey.heads.is_empty()) {
             return;
         }
         let young = survey.now.before(YOUNG).as_micros();
@@ -519,11 +532,33 @@ mod tests {
         lanes.tell(at(10));
         let bounded = Survey { heads: Vec::new(), ..survey(None) };
         lanes.looked(&bounded, Duration::from_millis(12)); // the server was busy
-        let mut tried = (0..=HEADS_MAX).map(|_| {
-            lanes.looked(&survey(None), Duration::from_millis(25));
-            !lanes.bounds().is_empty()
-        });
-        assert_eq!(tried.position(|is_tried| is_tried), Some(HEADS_MAX as usize));
+        let mut seconds = 10;
+        let mut looks_to_a_try = |lanes: &Lanes| {
+            seconds += 1;
+            let now = at(seconds);
+            lanes.tell(now);
+            let is_tried = |_: &u32| {
+                lanes.looked(&Survey { now, ..survey(None) }, Duration::from_millis(25));
+                !lanes.bounds().is_empty()
+            };
+            (1..5_000).find(is_tried)
+        };
+        assert_eq!(looks_to_a_try(&lanes), Some(17));
+        // It was for nothing.
+        lanes.looked(&bounded, Duration::from_millis(25));
+        assert_eq!(looks_to_a_try(&lanes), Some(33));
+        for _ in 0..9 {
+            lanes.looked(&bounded, Duration::from_millis(25));
+            looks_to_a_try(&lanes);
+        }
+        lanes.looked(&bounded, Duration::from_millis(25));
+        assert_eq!(looks_to_a_try(&lanes), Some(1_025));
+        // It was not.
+        lanes.looked(&bounded, Duration::from_millis(1));
+        assert_eq!(looks_to_a_try(&lanes), Some(1));
+        lanes.looked(&bounded, Duration::from_millis(25));
+        lock(&lanes.usual).quickest = Some(Duration::from_millis(12));
+        assert_eq!(looks_to_a_try(&lanes), Some(17));
     }
 
     #[test]
