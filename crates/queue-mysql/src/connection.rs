@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use queue_core::StoreError;
 use sqlx::mysql::{MySqlArguments, MySqlRow};
-use sqlx::{Arguments as _, AssertSqlSafe, Either, Executor, MySql, MySqlConnection};
+use sqlx::{AssertSqlSafe, Either, Executor, MySql, MySqlConnection};
 use tokio::runtime::{Handle, Id};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -20,6 +20,7 @@ use crate::hosts::{Hosts, Seat};
 use crate::inner::lock;
 use crate::options::MySqlOptions;
 use crate::server::Flavor;
+use crate::sql::add;
 use crate::url::Target;
 
 /// Connections kept apart for renewing sessions, so that a lease never waits for a free one.
@@ -262,8 +263,7 @@ impl Conn {
     pub(crate) async fn bound_numbers(&mut self, sql: String, numbers: &[i64]) -> Result<Reply, sqlx::Error> {
         let mut arguments = MySqlArguments::default();
         for number in numbers {
-            // Encoding a number cannot fail.
-            let _ = arguments.add(*number);
+            add(&mut arguments, *number)?;
         }
         let sql = self.flavor.say(sql);
         self.bound(sql, arguments).await

@@ -16,8 +16,8 @@ use crate::inner::{Inner, missing};
 use crate::lanes::Lane;
 use crate::names::Numbers;
 use crate::operation::Operation;
-use crate::row::ready_row;
-use crate::sql::{CLOCK, chunk, list, opt_time, placeholders, time, value};
+use crate::row::{READY_COLUMNS, ready_row};
+use crate::sql::{CLOCK, add, chunk, list, opt_time, placeholders, time, value};
 
 /// What a payload's row takes in a packet beside the body, at most.
 const PAYLOAD_ROW_BYTES: usize = 72;
@@ -379,20 +379,9 @@ impl Tables<'_> {
                 "INSERT INTO {prefix}queue_task (id, type_id, queue_id, priority_rank, status, attempt, max_attempts, \
                  losses, claims, run_at, deadline_at) VALUES {tasks}"
             ),
-            format!(
-                "INSERT INTO {prefix}queue_ready (queue_id, suspect, priority_rank, run_at, task_id, type_id, \
-                 deadline_at, body_bytes, again) VALUES {ready}"
-            ),
+            format!("INSERT INTO {prefix}queue_ready {READY_COLUMNS} VALUES {ready}"),
         ]
     }
-}
-
-/// Adds an argument.
-pub(crate) fn add<'q, T>(arguments: &mut MySqlArguments, value: T) -> Result<(), sqlx::Error>
-where
-    T: sqlx::Encode<'q, sqlx::MySql> + sqlx::Type<sqlx::MySql> + 'q,
-{
-    arguments.add(value).map_err(sqlx::Error::Encode)
 }
 
 fn decode(what: &'static str) -> sqlx::Error {

@@ -6,7 +6,6 @@ use std::hash::Hash;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use queue_core::{Backoff, NewTask, QueueName, StoreError, TaskType};
-use sqlx::Arguments;
 use sqlx::mysql::{MySqlArguments, MySqlRow};
 
 use crate::connection::Conn;
@@ -14,7 +13,7 @@ use crate::error::{Class, Failure, classify};
 use crate::inner::Inner;
 use crate::operation::Operation;
 use crate::row::{NEVER, insert_ends};
-use crate::sql::{list, value};
+use crate::sql::{add, list, value};
 
 /// One kind of name.
 #[derive(Debug)]
@@ -184,11 +183,11 @@ fn text(row: &MySqlRow, index: usize) -> Result<String, sqlx::Error> {
 async fn intern(conn: &mut Conn, table: &str, column: &str, name: &str) -> Result<u32, Failure> {
     let select = format!("SELECT id FROM {table} WHERE {column} = ?");
     for _ in 0..2 {
-        let reply = conn.bound(select.clone(), bound(name)).await?;
+        let reply = conn.bound(select.clone(), bound(name)?).await?;
         if let Some(row) = reply.rows.first() {
             return Ok(value(row, 0)?);
         }
-        match conn.bound_committing(format!("INSERT INTO {table} ({column}) VALUES (?)"), bound(name)).await {
+        match conn.bound_committing(format!("INSERT INTO {table} ({column}) VALUES (?)"), bound(name)?).await {
             Ok(reply) if reply.last_insert_id > 0 => {
                 return u32::try_from(reply.last_insert_id)
                     .map_err(|_| Failure::Store(StoreError::other(format!("{table} is full"))));
@@ -201,11 +200,10 @@ async fn intern(conn: &mut Conn, table: &str, column: &str, name: &str) -> Resul
     Err(Failure::Again("name_raced"))
 }
 
-fn bound(name: &str) -> MySqlArguments {
+fn bound(name: &str) -> Result<MySqlArguments, sqlx::Error> {
     let mut arguments = MySqlArguments::default();
-    // Encoding text cannot fail.
-    let _ = arguments.add(name);
-    arguments
+    add(&mut arguments, name)?;
+    Ok(arguments)
 }
 
 /// Writes the names of a batch that are not known yet.

@@ -7,11 +7,10 @@ use queue_core::progress::ProgressUpdate;
 use sqlx::mysql::MySqlArguments;
 
 use crate::connection::Conn;
-use crate::enqueue::add;
 use crate::error::Failure;
 use crate::inner::Inner;
 use crate::operation::Operation;
-use crate::sql::{list, value};
+use crate::sql::{add, list, value};
 
 /// Tasks that one transaction updates.
 const CHUNK: usize = 250;

@@ -231,7 +231,7 @@ fn moves_of(flavor: Flavor, moves: &[Move]) -> Vec<String> {
         ready_row(row.queue_id, row.rank, row.id, row.type_id, row.body_bytes, state)
     }));
     if !waiting.is_empty() {
-        sql.push(format!("{INSERT_READY}{waiting}"));
+        sql.push(format!("INSERT INTO queue_ready {READY_COLUMNS} VALUES {waiting}"));
     }
     let ended = list(moves.iter().filter(|one| one.after.status.is_terminal()).map(|one| {
         let (row, state) = (&one.before, &one.after);
@@ -251,9 +251,9 @@ fn moves_of(flavor: Flavor, moves: &[Move]) -> Vec<String> {
     sql
 }
 
-/// Goes before rows made by [`ready_row`].
-pub(crate) const INSERT_READY: &str = "INSERT INTO queue_ready (queue_id, suspect, priority_rank, run_at, task_id, type_id, \
-     deadline_at, body_bytes, again) VALUES ";
+/// The columns of rows made by [`ready_row`].
+pub(crate) const READY_COLUMNS: &str =
+    "(queue_id, suspect, priority_rank, run_at, task_id, type_id, deadline_at, body_bytes, again)";
 /// When the row at the end of a lane is due: after everything that can be told. A server that looks for the first row from some
 /// place on passes over all that was removed and cannot be purged until it meets a row that is there, and where a lane is empty goes
 /// on so through those behind it. The row stands for no task: its number is 0.
@@ -261,11 +261,8 @@ pub(crate) const NEVER: i64 = i64::MAX;
 
 /// The statement that puts their rows at the ends of these lanes, unless they are there.
 pub(crate) fn insert_ends(lanes: &[(u32, i8)]) -> String {
-    let ends = list(lanes.iter().map(|(queue, rank)| format!("({queue},0,{rank},{NEVER},0,0,0,0)")));
-    format!(
-        "INSERT IGNORE INTO queue_ready (queue_id, suspect, priority_rank, run_at, task_id, type_id, body_bytes, again) \
-         VALUES {ends}"
-    )
+    let ends = list(lanes.iter().map(|(queue, rank)| format!("({queue},0,{rank},{NEVER},0,0,NULL,0,0)")));
+    format!("INSERT IGNORE INTO queue_ready {READY_COLUMNS} VALUES {ends}")
 }
 
 /// Goes before rows of (status, end, task, type, queue, reason), or before a SELECT of them.

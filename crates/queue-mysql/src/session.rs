@@ -11,12 +11,11 @@ use queue_core::{ClaimId, QueueName, SessionId, TaskId};
 use sqlx::mysql::MySqlArguments;
 
 use crate::connection::{Conn, rows_of};
-use crate::enqueue::add;
 use crate::error::Failure;
 use crate::inner::{Inner, missing};
 use crate::operation::Operation;
 use crate::settle::delete_signals;
-use crate::sql::{CLOCK, list, time, value};
+use crate::sql::{CLOCK, add, list, time, value};
 
 /// When a lease that runs from `@queue_now` ends, as an expression that cannot overflow.
 fn lease_end(lease: Duration) -> String {

@@ -15,14 +15,14 @@ use queue_core::{
 use sqlx::mysql::MySqlArguments;
 
 use crate::connection::{Conn, rows_of};
-use crate::enqueue::{LARGE_PACKET_BYTES, add};
+use crate::enqueue::LARGE_PACKET_BYTES;
 use crate::error::{Class, Failure, classify};
 use crate::held::Leftovers;
 use crate::inner::{Inner, missing};
 use crate::operation::Operation;
 use crate::row::{INSERT_FINISHED_COLUMNS, Move, TaskRow, lock_sql, moves, read_sql};
 use crate::server::{Deletion, Flavor};
-use crate::sql::{CLOCK, chunk, guard, list, placeholders, time, value, within};
+use crate::sql::{CLOCK, add, chunk, guard, list, placeholders, time, value, within};
 
 /// Writes how runs ended.
 pub(crate) struct SettleBatch {

@@ -3,8 +3,8 @@
 use std::fmt::{Display, Write as _};
 
 use queue_core::Timestamp;
-use sqlx::mysql::MySqlRow;
-use sqlx::{Decode, MySql, Row};
+use sqlx::mysql::{MySqlArguments, MySqlRow};
+use sqlx::{Arguments as _, Decode, Encode, MySql, Row, Type};
 
 /// The server's clock in microseconds, whatever its time zone.
 pub(crate) const CLOCK: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00', UTC_TIMESTAMP(6))";
@@ -49,6 +49,14 @@ pub(crate) fn opt_time(time: Option<Timestamp>) -> Opt<i64> {
 pub(crate) fn placeholders(count: usize, width: usize) -> String {
     let group = format!("({})", vec!["?"; width].join(","));
     vec![group.as_str(); count].join(",")
+}
+
+/// Adds an argument of a prepared statement.
+pub(crate) fn add<'q, T>(arguments: &mut MySqlArguments, value: T) -> Result<(), sqlx::Error>
+where
+    T: Encode<'q, MySql> + Type<MySql> + 'q,
+{
+    arguments.add(value).map_err(sqlx::Error::Encode)
 }
 
 /// The statement with a number in the place of each `?`.

@@ -5,11 +5,10 @@ use sqlx::MySqlConnection;
 use sqlx::mysql::MySqlArguments;
 
 use crate::connection::{bound_on, run_on};
-use crate::enqueue::add;
 use crate::error::to_store_error;
 use crate::inner::Inner;
 use crate::settle::kept;
-use crate::sql::{CLOCK, value};
+use crate::sql::{CLOCK, add, value};
 
 /// Completes a running task in the transaction that the connection is in: its row, the list of ended tasks, its result.
 pub(crate) async fn complete_in(

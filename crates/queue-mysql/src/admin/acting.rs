@@ -9,13 +9,12 @@ use sqlx::mysql::MySqlArguments;
 
 use super::stats::clock;
 use crate::connection::Conn;
-use crate::enqueue::add;
 use crate::error::Failure;
 use crate::inner::Inner;
 use crate::operation::Operation;
 use crate::row::{Move, ReadyKey, TaskRow, delete_finished, delete_ready, lock_free, moves, read_sql};
 use crate::server::{Deletion, Flavor};
-use crate::sql::list;
+use crate::sql::{add, list};
 
 const NAME_BYTES_MAX: usize = 64;
 const WHY_BYTES_MAX: usize = 200;

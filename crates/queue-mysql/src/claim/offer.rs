@@ -584,6 +584,6 @@ pub(super) fn alive_sql(flavor: Flavor, session: SessionId) -> String {
 }
 
 /// What [`alive_sql`] answered; `false` when the session is fenced or gone.
-pub(super) fn is_alive(reply: &Reply) -> Result<bool, sqlx::Error> {
+fn is_alive(reply: &Reply) -> Result<bool, sqlx::Error> {
     Ok(reply.rows.first().map_or(Ok(0_i64), |row| value(row, 0))? == 1)
 }
