@@ -10,7 +10,7 @@ use queue_core::reap::Swept;
 use queue_core::{Event, FailureReason, TaskId, Timestamp, transition};
 
 use crate::admin::clock;
-use crate::connection::Conn;
+use crate::connection::{Conn, Reply};
 use crate::error::Failure;
 use crate::inner::{Inner, lock};
 use crate::lanes::{Lane, Origin, Position, waiting};
@@ -24,20 +24,54 @@ const WINDOW: usize = 5_000;
 /// Lanes that one call looks at.
 const LANES_MAX: usize = 16;
 
-/// Where a sweep goes on: in this lane, after this row or from its head.
-type Place = (Lane, Option<Position>);
+/// What of the lanes is still to be looked at. They are looked for once and not with each call: that passes over all that was removed at
+/// their heads and is not purged yet.
+#[derive(Clone, Debug, Default)]
+struct Pass {
+    lanes: Vec<Lane>,
+    /// Where to go on in the first of them; at its head when `None`.
+    after: Option<Position>,
+}
+
+impl Pass {
+    /// Over all lanes in which something is due.
+    async fn begin(conn: &mut Conn, now: Timestamp) -> Result<Self, Failure> {
+        let lanes = waiting(conn).await?.into_iter().filter(|(_, first)| *first <= now.as_micros());
+        Ok(Self { lanes: lanes.map(|(lane, _)| lane).collect(), after: None })
+    }
+
+    /// The rows that this call may look at, of each of its lanes.
+    fn parts(&self, now: Timestamp) -> Vec<String> {
+        let lanes = self.lanes.iter().take(LANES_MAX).enumerate().map(|(index, lane)| {
+            let after = self.after.filter(|_| index == 0);
+            format!(
+                "SELECT run_at, task_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{} AND run_at <= {}",
+                lane.condition(""),
+                after.map_or(Origin::Head, Origin::After).condition(""),
+                now.as_micros()
+            )
+        });
+        lanes.collect()
+    }
+
+    /// What is left once the first so many lanes were looked at, and in the next of them everything up to this row.
+    fn rest(mut self, looked: usize, after: Option<Position>) -> Option<Self> {
+        self.lanes.drain(..looked);
+        (!self.lanes.is_empty()).then_some(Self { after, ..self })
+    }
+}
 
 /// Where the sweep goes on; at the beginning when `None`.
 #[derive(Debug, Default)]
-pub(crate) struct Sweep(Mutex<Option<Place>>);
+pub(crate) struct Sweep(Mutex<Option<Pass>>);
 
 impl Sweep {
-    fn place(&self) -> Option<Place> {
-        *lock(&self.0)
+    fn pass(&self) -> Option<Pass> {
+        lock(&self.0).clone()
     }
 
-    fn go_on(&self, place: Option<Place>) {
-        *lock(&self.0) = place;
+    fn go_on(&self, pass: Option<Pass>) {
+        *lock(&self.0) = pass;
     }
 }
 
@@ -52,59 +86,56 @@ impl Operation for Expire {
 
     async fn attempt(&mut self, inner: &Inner, conn: &mut Conn) -> Result<Swept, Failure> {
         let now = clock(conn).await?;
-        let place = inner.sweep.place();
-        let mut lanes = waiting(conn).await?;
-        lanes.retain(|(lane, first)| *first <= now.as_micros() && place.is_none_or(|(at, _)| *lane >= at));
-        let mut spent: Vec<(Lane, Vec<Position>)> = Vec::new();
-        let mut room = self.limit;
-        let mut next = None;
-        for (index, (lane, _)) in lanes.iter().enumerate() {
-            if index == LANES_MAX || room == 0 {
-                next = Some((*lane, None));
-                break;
-            }
-            let after = place.filter(|(at, _)| at == lane).and_then(|(_, after)| after);
-            let (found, end) = spent_in(conn, *lane, after, now, room).await?;
-            room -= found.len();
-            spent.push((*lane, found));
-            if end.is_some() {
-                next = Some((*lane, end));
-                break;
-            }
-        }
+        let pass = match inner.sweep.pass() {
+            Some(pass) => pass,
+            None => Pass::begin(conn, now).await?,
+        };
+        let (spent, rest) = spent(conn, pass, now, self.limit).await?;
         let ended = expire(inner, conn, &spent, now).await?;
-        inner.sweep.go_on(next);
-        Ok(Swept { ended, finished: next.is_none() })
+        let finished = rest.is_none();
+        inner.sweep.go_on(rest);
+        Ok(Swept { ended, finished })
     }
 }
 
-/// The rows of a lane's next part whose budget is spent, and where the part ends; `None` at the lane's end.
-async fn spent_in(
-    conn: &mut Conn,
-    lane: Lane,
-    after: Option<Position>,
-    now: Timestamp,
-    limit: usize,
-) -> Result<(Vec<Position>, Option<Position>), Failure> {
-    let now = now.as_micros();
-    let part = format!(
-        "SELECT run_at, task_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{} AND run_at <= {now}",
-        lane.condition(""),
-        after.map_or(Origin::Head, Origin::After).condition("")
-    );
-    let rows = conn.run(format!("{part} ORDER BY run_at, task_id LIMIT 1 OFFSET {}", WINDOW - 1)).await?;
-    let end = positions(&rows.into_iter().next().unwrap_or_default().rows)?.pop();
+/// Rows of lanes whose budget is spent.
+type Spent = Vec<(Lane, Vec<Position>)>;
+
+/// The rows of the pass's next parts whose budget is spent, `limit` at most, and what is left of the pass.
+async fn spent(conn: &mut Conn, pass: Pass, now: Timestamp, limit: usize) -> Result<(Spent, Option<Pass>), Failure> {
+    let parts = pass.parts(now);
+    if parts.is_empty() {
+        return Ok((Vec::new(), None));
+    }
+    let ends = parts.iter().map(|part| format!("{part} ORDER BY run_at, task_id LIMIT 1 OFFSET {}", WINDOW - 1));
+    let ends = conn.run(ends.collect::<Vec<_>>().join("; ")).await?;
+    let ends = ends.iter().map(|end| Ok(positions(end)?.pop())).collect::<Result<Vec<_>, sqlx::Error>>()?;
     let until =
-        end.map(|(run_at, task)| format!(" AND run_at <= {run_at} AND NOT (run_at = {run_at} AND task_id > {task})"));
-    let sql =
-        format!("{part}{} AND deadline_at <= {now} ORDER BY run_at, task_id LIMIT {limit}", until.unwrap_or_default());
-    let spent = positions(&conn.run(sql).await?.pop().unwrap_or_default().rows)?;
-    let end = if spent.len() < limit { end } else { spent.last().copied() };
-    Ok((spent, end))
+        |(run_at, task): Position| format!(" AND run_at <= {run_at} AND NOT (run_at = {run_at} AND task_id > {task})");
+    let asked = parts.iter().zip(&ends).map(|(part, end)| {
+        format!(
+            "{part}{} AND deadline_at <= {} ORDER BY run_at, task_id LIMIT {limit}",
+            end.map(until).unwrap_or_default(),
+            now.as_micros()
+        )
+    });
+    let replies = conn.run(asked.collect::<Vec<_>>().join("; ")).await?;
+    let (mut spent, mut room) = (Vec::new(), limit);
+    for (index, (reply, end)) in replies.iter().zip(ends).enumerate() {
+        let mut rows = positions(reply)?;
+        rows.truncate(room);
+        room -= rows.len();
+        let end = if room == 0 { rows.last().copied() } else { end };
+        spent.push((pass.lanes[index], rows));
+        if room == 0 || end.is_some() {
+            return Ok((spent, pass.rest(index, end)));
+        }
+    }
+    Ok((spent, pass.rest(parts.len(), None)))
 }
 
-fn positions(rows: &[sqlx::mysql::MySqlRow]) -> Result<Vec<Position>, sqlx::Error> {
-    rows.iter().map(|row| Ok((value(row, 0)?, value(row, 1)?))).collect()
+fn positions(reply: &Reply) -> Result<Vec<Position>, sqlx::Error> {
+    reply.rows.iter().map(|row| Ok((value(row, 0)?, value(row, 1)?))).collect()
 }
 
 async fn expire(

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use queue_runtime::{QueueName, Retention, connect};
+use queue_runtime::{Queue, QueueName, Retention, connect};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::draining::repeated;
+use super::enqueueing::PRODUCERS;
 use super::memory;
 use super::workload::{Ended, PRUNED, STOP, failed, pool, token, types};
 use crate::args::URL_VARIABLE;
@@ -62,6 +64,7 @@ async fn work(type_count: u16, concurrency: u16, prunes: bool, served: Vec<Queue
             }
         }
     });
+    warm_up(&queue).await?;
     say("ready");
     if inbox.recv().await.is_none() {
         return Ok(());
@@ -102,6 +105,20 @@ async fn work(type_count: u16, concurrency: u16, prunes: bool, served: Vec<Queue
     say(&format!("memory {}", memory::peak_bytes().unwrap_or_default()));
     say(&format!("pruned {}", ended.pruned()));
     say(&format!("retries {}", repeated(&queue)));
+    Ok(())
+}
+
+/// Makes the connections that a process has which is at work, such as the bench's own after it has enqueued: each takes a handshake.
+async fn warm_up(queue: &Queue) -> Outcome {
+    let mut calls = JoinSet::new();
+    for _ in 0..PRODUCERS {
+        let store = queue.erased_store();
+        calls.spawn(async move { store.stats().await });
+    }
+    while let Some(call) = calls.join_next().await {
+        let stats = call.map_err(|error| failed("a worker of the bench", error))?;
+        stats.map_err(|error| failed("a worker of the bench", error))?;
+    }
     Ok(())
 }
 

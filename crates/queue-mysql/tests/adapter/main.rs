@@ -4,6 +4,7 @@ mod guessing;
 mod pruning;
 #[path = "../support/mod.rs"]
 mod support;
+mod sweeping;
 
 use std::sync::Arc;
 use std::time::Duration;

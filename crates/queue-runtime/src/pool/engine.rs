@@ -45,7 +45,7 @@ impl Engine {
         log(&config);
 
         let stop = CancellationToken::new();
-        config.spawn.spawn("reaper", Box::pin(Reaper::new(Arc::clone(&config)).run(stop.clone())));
+        config.spawn.spawn("reaper", Box::pin(Reaper::new(Arc::clone(&config), Arc::clone(&board)).run(stop.clone())));
         if config.samples {
             config.spawn.spawn("sampler", Box::pin(Sampler::new(Arc::clone(&config)).run(stop.clone())));
         }

@@ -7,6 +7,7 @@ use queue_core::reap::{LostTask, StoreTime};
 use queue_core::{ClaimId, Observation, Outcome, Settle, Settled, Settlement, StoreError, TaskType, Timestamp};
 use tokio_util::sync::CancellationToken;
 
+use super::board::Board;
 use super::call;
 use super::config::Config;
 
@@ -19,6 +20,7 @@ const ROUNDS_MAX: usize = 100;
 #[derive(Debug)]
 pub(crate) struct Reaper {
     config: Arc<Config>,
+    board: Arc<Board>,
     /// The store's time as it was seen last, and when that was.
     seen: Option<(StoreTime, Duration)>,
     /// Nothing is reaped before: the clock jumped, or another server answers.
@@ -26,8 +28,8 @@ pub(crate) struct Reaper {
 }
 
 impl Reaper {
-    pub(crate) fn new(config: Arc<Config>) -> Self {
-        Self { config, seen: None, not_before: Duration::ZERO }
+    pub(crate) fn new(config: Arc<Config>, board: Arc<Board>) -> Self {
+        Self { config, board, seen: None, not_before: Duration::ZERO }
     }
 
     /// Ticks every third of the lease until told to stop.
@@ -46,11 +48,19 @@ impl Reaper {
     }
 
     async fn tick(&mut self) -> Result<(), StoreError> {
+        let is_first = self.seen.is_none();
         if self.clock_is_trusted().await? {
             self.fence().await?;
             self.recover().await?;
         }
-        self.sweep().await
+        if is_first || !self.is_its_turn() { Ok(()) } else { self.sweep().await }
+    }
+
+    /// Whether this pool is the one to sweep at this tick. A sweep reads all that is due, so it falls by lot to one of the pools that are
+    /// alive: together they sweep as often as one alone. Not by their number, or those that start together would sweep together.
+    fn is_its_turn(&self) -> bool {
+        let live_sessions = self.board.live_sessions();
+        live_sessions <= 1 || self.config.entropy.next_u64().is_multiple_of(live_sessions.into())
     }
 
     /// Whether leases may be judged by the store's clock. The first look only takes note.

@@ -1,6 +1,7 @@
 //! When the reaper looks, and when it rather waits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use queue_core::{FailureReason, QueueName, Status};
 use queue_runtime::Ctx;
@@ -84,4 +85,40 @@ async fn what_waits_past_its_budget_is_failed_whatever_its_type() {
     assert!(world.elapsed() <= secs(26), "{:?}", world.elapsed());
     assert_eq!(heard.of("Processed"), ["Processed { task_type: None, outcome: \"budget_exceeded\", ran_for: None }"]);
     running.shutdown(secs(9)).await.unwrap();
+}
+
+/// How often so many pools looked for lost sessions and how often they swept, all together, in ten minutes.
+async fn looks_and_sweeps_of(pools: usize) -> (u64, u64) {
+    let world = World::new();
+    let (looks, sweeps) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut running = Vec::new();
+    for _ in 0..pools {
+        let (looks, sweeps) = (Arc::clone(&looks), Arc::clone(&sweeps));
+        let store = faulty(&world.store, move |call, _| {
+            let count = match call {
+                Call::FenceExpired => &looks,
+                Call::Expire => &sweeps,
+                _ => return None,
+            };
+            count.fetch_add(1, Ordering::Relaxed);
+            None
+        });
+        running.push(world.pool_over(store).on("a", async |_| Ok(())).start().await.unwrap());
+    }
+    tokio::time::sleep(secs(5)).await;
+    assert_eq!(sweeps.load(Ordering::Relaxed), 0, "a pool that starts is busy enough");
+    tokio::time::sleep(secs(595)).await;
+    for pool in running {
+        pool.shutdown(secs(9)).await.unwrap();
+    }
+    (looks.load(Ordering::Relaxed), sweeps.load(Ordering::Relaxed))
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_pools_sweep_no_more_often_than_one() {
+    let (looks, alone) = looks_and_sweeps_of(1).await;
+    assert!(alone >= 60 && looks == alone, "{looks} looks, {alone} sweeps");
+    let (looks, together) = looks_and_sweeps_of(8).await;
+    assert!(looks >= 8 * 60, "{looks} looks");
+    assert!((alone / 2..=alone * 3 / 2).contains(&together), "{together} sweeps, {alone} alone");
 }
