@@ -127,6 +127,11 @@ impl Flavor {
         !matches!(self, Self::OceanBase)
     }
 
+    /// Whether a statement can lock the rows of one of its tables and read the others without locks.
+    pub(crate) const fn locks_one_table(self) -> bool {
+        matches!(self, Self::MySql)
+    }
+
     /// An expression that tells servers apart, so that a clock is not compared with another's.
     pub(crate) const fn identity(self) -> &'static str {
         match self {

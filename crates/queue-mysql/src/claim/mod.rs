@@ -29,7 +29,7 @@ use crate::operation::Operation;
 use crate::sql::{guard, inlined, value};
 use guess::Guess;
 use offer::{Offer, alive_sql};
-use take::Judged;
+use take::{Judged, Statements};
 
 /// Takes due tasks for a session.
 pub(crate) struct Claim {
@@ -102,14 +102,16 @@ impl Claim {
         let guess = Guess::of(inner, &self.request, turn);
         let bounds = inner.lanes.bounds();
         let within = begun || guess.is_some() || !sql.is_empty();
-        if within {
+        let looks_and_locks = inner.server.flavor.locks_one_table();
+        if within && !looks_and_locks {
             sql.push(alive_sql(inner.server.flavor, session));
         }
         let (look, numbers) = Survey::sql(session, &bounds);
         let began = now();
         let (look, found) = if within {
             let before = sql.len();
-            sql.push(inlined(&look, &numbers));
+            let locks = if looks_and_locks { Survey::LOCKS_SESSION } else { "" };
+            sql.push(format!("{}{locks}", inlined(&look, &numbers)));
             sql.extend(guess.iter().flat_map(Guess::sql).cloned());
             let mut replies = if begun { conn.run_all(sql).await? } else { conn.begin_all(sql).await? };
             let found = replies.split_off((before + 1).min(replies.len()));
@@ -152,10 +154,8 @@ impl Claim {
             conn.rollback().await?;
             return Ok(ClaimReply::Fenced);
         }
-        let (mut sql, bodies) = judged.statements(inner.server.flavor, request, now);
-        let (ahead, known) = offer.next_due_sql();
-        let asks_ahead = ahead.as_ref().map(|_| sql.len());
-        sql.extend(ahead);
+        let (ahead, mut next_due) = offer.next_due_sql();
+        let Statements { mut sql, bodies, answer } = judged.statements(inner.server.flavor, request, now, &ahead);
         // Where nothing can be locked for sharing, the session's row is locked as late as can be: claims of one session would
         // wait for each other.
         let holds = !inner.server.flavor.shares_locks() && !judged.is_empty();
@@ -173,10 +173,11 @@ impl Claim {
             }
             Err(failure) => return Err(failure),
         };
-        let mut next_due = known;
-        if let Some(row) = asks_ahead.and_then(|index| rows_of(&replies, index).first()) {
-            for index in 0..row.len() {
-                next_due = [next_due, read_first(row, index)?].into_iter().flatten().min();
+        if let Some((index, column)) = answer
+            && let Some(row) = rows_of(&replies, index).first()
+        {
+            for column in column..row.len() {
+                next_due = [next_due, read_first(row, column)?].into_iter().flatten().min();
             }
         }
         inner.lanes.saw(offer.seen(), now);

@@ -531,9 +531,9 @@ impl<'a> Offer<'a> {
         }
     }
 
-    /// The statement that asks when the next task that this scope could take is due, a column for each lane of which that is not
-    /// known, and what is known without it.
-    pub(super) fn next_due_sql(&self) -> (Option<String>, Option<i64>) {
+    /// The columns that ask when the next task that this scope could take is due, one for each lane of which that is not known, and
+    /// what is known without them.
+    pub(super) fn next_due_sql(&self) -> (Vec<String>, Option<i64>) {
         let now = self.now.as_micros();
         let is_spent = self.limited.iter().any(|(id, left)| *left == 0 && self.served.contains(id));
         let mut asks = Vec::new();
@@ -568,7 +568,7 @@ impl<'a> Offer<'a> {
         if known.is_some_and(|known| known <= now) {
             asks.clear();
         }
-        ((!asks.is_empty()).then(|| format!("SELECT {}", list(asks))), known)
+        (asks, known)
     }
 
     /// What was found out about the lanes, once the claim is committed.

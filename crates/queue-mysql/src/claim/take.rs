@@ -25,6 +25,16 @@ pub(super) struct Judged {
     ended: Vec<Ended>,
 }
 
+/// What writes a claim.
+#[derive(Default)]
+pub(super) struct Statements {
+    pub(super) sql: Vec<String>,
+    /// The statement that reads the payloads which are still to be read.
+    pub(super) bodies: Option<usize>,
+    /// The statement that answers what was asked, and its first column that does.
+    pub(super) answer: Option<(usize, usize)>,
+}
+
 /// A task that is taken.
 struct Taken {
     key: ReadyKey,
@@ -65,15 +75,15 @@ impl Judged {
         self.runs.iter().map(|taken| taken.key.task)
     }
 
-    /// The statements that write it, in the open transaction; and which of them reads the payloads that are still to be read.
+    /// The statements that write it, in the open transaction, and ask for these columns as well.
     pub(super) fn statements(
         &self,
         flavor: Flavor,
         request: &ClaimRequest,
         now: Timestamp,
-    ) -> (Vec<String>, Option<usize>) {
-        let mut sql = Vec::new();
-        let mut bodies = None;
+        asked: &[String],
+    ) -> Statements {
+        let Statements { mut sql, mut bodies, mut answer } = Statements::default();
         if !self.runs.is_empty() {
             let mut keys: Vec<_> = self.runs.iter().map(|taken| taken.key).collect();
             keys.sort_unstable_by_key(|key| key.task);
@@ -88,7 +98,13 @@ impl Judged {
                 within("id", &ids)
             ));
             // The count of rows changed must be the count of rows taken.
-            sql.push(guard(keys.len()));
+            let mut counted = guard(keys.len());
+            // Not where something ends, which still waits here.
+            if self.ends.is_empty() && !asked.is_empty() {
+                answer = Some((sql.len(), 1));
+                counted = format!("{counted},{}", asked.join(","));
+            }
+            sql.push(counted);
             sql.push(format!(
                 "INSERT INTO queue_claim (id, session_id, created_at, members) VALUES ({claim}, {}, {started}, {})",
                 request.session,
@@ -103,7 +119,11 @@ impl Judged {
             }
         }
         sql.extend(moves(flavor, &self.ends));
-        (sql, bodies)
+        if answer.is_none() && !asked.is_empty() {
+            answer = Some((sql.len(), 0));
+            sql.push(format!("SELECT {}", asked.join(",")));
+        }
+        Statements { sql, bodies, answer }
     }
 
     /// What was taken, once it is committed; with the answer about the payloads that were still to be read.

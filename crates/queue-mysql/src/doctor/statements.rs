@@ -98,11 +98,12 @@ pub(super) mod tests {
                     }
                     let number = &statement[at..end];
                     let is_limit = word == "LIMIT";
-                    let is_lane =
-                        ["priority_rank = ", "priority_rank = -", "suspect = "].iter().any(|end| text.ends_with(end));
+                    let is_any = ["priority_rank = ", "priority_rank = -", "suspect = ", "ROW_COUNT() <> "]
+                        .iter()
+                        .any(|end| text.ends_with(end));
                     match number.parse::<u128>() {
                         Ok(number) if is_limit && number < LIMITS_FROM => text.push_str("100"),
-                        Ok(_) if is_lane => text.push('0'),
+                        Ok(_) if is_any => text.push('0'),
                         Ok(number) if word != "LIMIT" && word != "OFFSET" && number >= TIMES_FROM => text.push('~'),
                         Ok(number) if word != "LIMIT" && word != "OFFSET" && number >= IDS_FROM => text.push('#'),
                         _ => text.push_str(number),
