@@ -393,10 +393,6 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// Goes after the statement within a transaction, where the server can lock one table of it: the session's row is then held for
-    /// sharing, and cannot be fenced before the commit.
-    pub(crate) const LOCKS_SESSION: &str = " FOR SHARE OF s";
-
     /// The statement, and the number for each `?` in it: two seeks for each lane that was ever used. An idle server takes most of its
     /// time for coming to know the statement and the tables in it, so these are few, and it is best prepared.
     pub(crate) fn sql(session: SessionId, bounds: &[Bound]) -> (String, Vec<i64>) {

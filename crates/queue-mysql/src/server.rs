@@ -132,6 +132,12 @@ impl Flavor {
         matches!(self, Self::MySql)
     }
 
+    /// Whether a statement that reads a table may also ask how many rows the one before it changed. OceanBase may have another of its
+    /// machines run such a statement, and whether that one knows the count was not seen.
+    pub(crate) const fn counts_beside_reads(self) -> bool {
+        matches!(self, Self::MySql | Self::MariaDb)
+    }
+
     /// An expression that tells servers apart, so that a clock is not compared with another's.
     pub(crate) const fn identity(self) -> &'static str {
         match self {

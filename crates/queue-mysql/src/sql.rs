@@ -13,7 +13,17 @@ pub(crate) const CLOCK: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00'
 /// ([`Class::Guard`](crate::error::Class::Guard)), which stops the rest and the commit: two rows where one may be. Whether there
 /// are two hangs on a condition, and not on an `IF` around them, because OceanBase works out a subquery that nobody asks for.
 pub(crate) fn guard(rows: usize) -> String {
-    format!("SELECT (SELECT 1 UNION ALL SELECT 2 FROM DUAL WHERE ROW_COUNT() <> {rows})")
+    guard_and(rows, &[])
+}
+
+/// The same, and these columns after the first.
+pub(crate) fn guard_and(rows: usize, asked: &[String]) -> String {
+    let mut sql = format!("SELECT (SELECT 1 UNION ALL SELECT 2 FROM DUAL WHERE ROW_COUNT() <> {rows})");
+    for column in asked {
+        sql.push(',');
+        sql.push_str(column);
+    }
+    sql
 }
 
 /// The items with commas between them.

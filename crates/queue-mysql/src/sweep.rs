@@ -19,47 +19,14 @@ use crate::reap::good;
 use crate::row::{Move, lock_free, moves};
 use crate::sql::{list, value};
 
-/// Rows of one lane that one call looks at.
+/// Rows that one call looks at, over all its lanes.
 const WINDOW: usize = 5_000;
 /// Lanes that one call looks at.
 const LANES_MAX: usize = 16;
 
-/// What of the lanes is still to be looked at. They are looked for once and not with each call: that passes over all that was removed at
-/// their heads and is not purged yet.
-#[derive(Clone, Debug, Default)]
-struct Pass {
-    lanes: Vec<Lane>,
-    /// Where to go on in the first of them; at its head when `None`.
-    after: Option<Position>,
-}
-
-impl Pass {
-    /// Over all lanes in which something is due.
-    async fn begin(conn: &mut Conn, now: Timestamp) -> Result<Self, Failure> {
-        let lanes = waiting(conn).await?.into_iter().filter(|(_, first)| *first <= now.as_micros());
-        Ok(Self { lanes: lanes.map(|(lane, _)| lane).collect(), after: None })
-    }
-
-    /// The rows that this call may look at, of each of its lanes.
-    fn parts(&self, now: Timestamp) -> Vec<String> {
-        let lanes = self.lanes.iter().take(LANES_MAX).enumerate().map(|(index, lane)| {
-            let after = self.after.filter(|_| index == 0);
-            format!(
-                "SELECT run_at, task_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{} AND run_at <= {}",
-                lane.condition(""),
-                after.map_or(Origin::Head, Origin::After).condition(""),
-                now.as_micros()
-            )
-        });
-        lanes.collect()
-    }
-
-    /// What is left once the first so many lanes were looked at, and in the next of them everything up to this row.
-    fn rest(mut self, looked: usize, after: Option<Position>) -> Option<Self> {
-        self.lanes.drain(..looked);
-        (!self.lanes.is_empty()).then_some(Self { after, ..self })
-    }
-}
+/// The lanes that are still to be looked at, and where to go on in each. They are looked for once and not with each call: that passes
+/// over all that was removed at their heads and is not purged yet.
+type Pass = Vec<(Lane, Origin)>;
 
 /// Where the sweep goes on; at the beginning when `None`.
 #[derive(Debug, Default)]
@@ -88,50 +55,65 @@ impl Operation for Expire {
         let now = clock(conn).await?;
         let pass = match inner.sweep.pass() {
             Some(pass) => pass,
-            None => Pass::begin(conn, now).await?,
+            None => begin(conn, now).await?,
         };
         let (spent, rest) = spent(conn, pass, now, self.limit).await?;
         let ended = expire(inner, conn, &spent, now).await?;
-        let finished = rest.is_none();
-        inner.sweep.go_on(rest);
+        let finished = rest.is_empty();
+        inner.sweep.go_on((!finished).then_some(rest));
         Ok(Swept { ended, finished })
     }
+}
+
+/// A pass over all lanes in which something is due.
+async fn begin(conn: &mut Conn, now: Timestamp) -> Result<Pass, Failure> {
+    let lanes = waiting(conn).await?.into_iter().filter(|(_, first)| *first <= now.as_micros());
+    Ok(lanes.map(|(lane, _)| (lane, Origin::Head)).collect())
 }
 
 /// Rows of lanes whose budget is spent.
 type Spent = Vec<(Lane, Vec<Position>)>;
 
-/// The rows of the pass's next parts whose budget is spent, `limit` at most, and what is left of the pass.
-async fn spent(conn: &mut Conn, pass: Pass, now: Timestamp, limit: usize) -> Result<(Spent, Option<Pass>), Failure> {
-    let parts = pass.parts(now);
-    if parts.is_empty() {
-        return Ok((Vec::new(), None));
+/// The rows of the next part of the pass whose budget is spent, `limit` at most, and what is left of the pass.
+async fn spent(conn: &mut Conn, mut pass: Pass, now: Timestamp, limit: usize) -> Result<(Spent, Pass), Failure> {
+    let later = pass.split_off(pass.len().min(LANES_MAX));
+    if pass.is_empty() {
+        return Ok((Vec::new(), later));
     }
-    let ends = parts.iter().map(|part| format!("{part} ORDER BY run_at, task_id LIMIT 1 OFFSET {}", WINDOW - 1));
+    let (window, now) = (WINDOW / pass.len(), now.as_micros());
+    let parts = pass.iter().map(|(lane, origin)| {
+        format!(
+            "SELECT run_at, task_id FROM queue_ready FORCE INDEX (PRIMARY) WHERE {}{} AND run_at <= {now}",
+            lane.condition(""),
+            origin.condition("")
+        )
+    });
+    let parts: Vec<_> = parts.collect();
+    let ends = parts.iter().map(|part| format!("{part} ORDER BY run_at, task_id LIMIT 1 OFFSET {}", window - 1));
     let ends = conn.run(ends.collect::<Vec<_>>().join("; ")).await?;
     let ends = ends.iter().map(|end| Ok(positions(end)?.pop())).collect::<Result<Vec<_>, sqlx::Error>>()?;
     let until =
         |(run_at, task): Position| format!(" AND run_at <= {run_at} AND NOT (run_at = {run_at} AND task_id > {task})");
     let asked = parts.iter().zip(&ends).map(|(part, end)| {
-        format!(
-            "{part}{} AND deadline_at <= {} ORDER BY run_at, task_id LIMIT {limit}",
-            end.map(until).unwrap_or_default(),
-            now.as_micros()
-        )
+        let until = end.map(until).unwrap_or_default();
+        format!("{part}{until} AND deadline_at <= {now} ORDER BY run_at, task_id LIMIT {limit}")
     });
     let replies = conn.run(asked.collect::<Vec<_>>().join("; ")).await?;
-    let (mut spent, mut room) = (Vec::new(), limit);
-    for (index, (reply, end)) in replies.iter().zip(ends).enumerate() {
+    // The lanes take turns, so that a long one holds up no other.
+    let (mut spent, mut rest, mut room) = (Vec::new(), later, limit);
+    for (((lane, origin), end), reply) in pass.into_iter().zip(ends).zip(&replies) {
         let mut rows = positions(reply)?;
         rows.truncate(room);
         room -= rows.len();
-        let end = if room == 0 { rows.last().copied() } else { end };
-        spent.push((pass.lanes[index], rows));
-        if room == 0 || end.is_some() {
-            return Ok((spent, pass.rest(index, end)));
-        }
+        let end = match rows.last() {
+            _ if room > 0 => end.map(Origin::After),
+            Some(last) => Some(Origin::After(*last)),
+            None => Some(origin),
+        };
+        rest.extend(end.map(|end| (lane, end)));
+        spent.push((lane, rows));
     }
-    Ok((spent, pass.rest(parts.len(), None)))
+    Ok((spent, rest))
 }
 
 fn positions(reply: &Reply) -> Result<Vec<Position>, sqlx::Error> {

@@ -11,7 +11,7 @@ use super::workload::{Workload, failed};
 use crate::failure::Outcome;
 
 /// Producers that enqueue in bulk at once.
-pub(super) const PRODUCERS: u64 = 4;
+const PRODUCERS: u64 = 4;
 /// Tasks that a producer hands over at once.
 const CHUNK: u64 = 1_000;
 /// The bytes of them, at most.

@@ -16,7 +16,6 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::draining::repeated;
-use super::enqueueing::PRODUCERS;
 use super::memory;
 use super::workload::{Ended, PRUNED, STOP, failed, pool, token, types};
 use crate::args::URL_VARIABLE;
@@ -30,6 +29,8 @@ use crate::logging;
 const WORKER: &str = "__bench_worker";
 /// How often a worker says how far it is.
 const TELL: Duration = Duration::from_millis(5);
+/// Connections that a worker makes before it begins.
+const CONNECTIONS: usize = 4;
 
 /// Runs the hidden command that the arguments name, if they do.
 pub(super) fn hidden(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
@@ -111,13 +112,13 @@ async fn work(type_count: u16, concurrency: u16, prunes: bool, served: Vec<Queue
 /// Makes the connections that a process has which is at work, such as the bench's own after it has enqueued: each takes a handshake.
 async fn warm_up(queue: &Queue) -> Outcome {
     let mut calls = JoinSet::new();
-    for _ in 0..PRODUCERS {
+    for _ in 0..CONNECTIONS {
         let store = queue.erased_store();
-        calls.spawn(async move { store.stats().await });
+        calls.spawn(async move { store.time().await });
     }
     while let Some(call) = calls.join_next().await {
-        let stats = call.map_err(|error| failed("a worker of the bench", error))?;
-        stats.map_err(|error| failed("a worker of the bench", error))?;
+        let time = call.map_err(|error| failed("a worker of the bench", error))?;
+        time.map_err(|error| failed("a worker of the bench", error))?;
     }
     Ok(())
 }

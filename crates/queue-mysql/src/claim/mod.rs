@@ -28,7 +28,7 @@ use crate::lanes::{Survey, read_first};
 use crate::operation::Operation;
 use crate::sql::{guard, inlined, value};
 use guess::Guess;
-use offer::{Offer, alive_sql};
+use offer::{Offer, alive_and_look_sql};
 use take::{Judged, Statements};
 
 /// Takes due tasks for a session.
@@ -102,19 +102,14 @@ impl Claim {
         let guess = Guess::of(inner, &self.request, turn);
         let bounds = inner.lanes.bounds();
         let within = begun || guess.is_some() || !sql.is_empty();
-        let looks_and_locks = inner.server.flavor.locks_one_table();
-        if within && !looks_and_locks {
-            sql.push(alive_sql(inner.server.flavor, session));
-        }
         let (look, numbers) = Survey::sql(session, &bounds);
         let began = now();
         let (look, found) = if within {
-            let before = sql.len();
-            let locks = if looks_and_locks { Survey::LOCKS_SESSION } else { "" };
-            sql.push(format!("{}{locks}", inlined(&look, &numbers)));
+            sql.extend(alive_and_look_sql(inner.server.flavor, session, inlined(&look, &numbers)));
+            let looked = sql.len();
             sql.extend(guess.iter().flat_map(Guess::sql).cloned());
             let mut replies = if begun { conn.run_all(sql).await? } else { conn.begin_all(sql).await? };
-            let found = replies.split_off((before + 1).min(replies.len()));
+            let found = replies.split_off(looked.min(replies.len()));
             (replies.pop().ok_or_else(|| missing("the answer to a look at the lanes"))?, found)
         } else {
             (alone(conn, look, &numbers, bounds.len()).await?, Vec::new())
@@ -173,10 +168,10 @@ impl Claim {
             }
             Err(failure) => return Err(failure),
         };
-        if let Some((index, column)) = answer
+        if let Some((index, from)) = answer
             && let Some(row) = rows_of(&replies, index).first()
         {
-            for column in column..row.len() {
+            for column in from..row.len() {
                 next_due = [next_due, read_first(row, column)?].into_iter().flatten().min();
             }
         }

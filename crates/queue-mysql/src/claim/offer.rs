@@ -583,6 +583,15 @@ pub(super) fn alive_sql(flavor: Flavor, session: SessionId) -> String {
     format!("SELECT fenced_at IS NULL FROM queue_session WHERE id = {session}{lock}")
 }
 
+/// A look at the lanes that holds the session's row like [`alive_sql`]; the last statement answers it.
+pub(super) fn alive_and_look_sql(flavor: Flavor, session: SessionId, look: String) -> Vec<String> {
+    if flavor.locks_one_table() {
+        vec![format!("{look} FOR SHARE OF s")]
+    } else {
+        vec![alive_sql(flavor, session), look]
+    }
+}
+
 /// What [`alive_sql`] answered; `false` when the session is fenced or gone.
 fn is_alive(reply: &Reply) -> Result<bool, sqlx::Error> {
     Ok(reply.rows.first().map_or(Ok(0_i64), |row| value(row, 0))? == 1)

@@ -13,7 +13,7 @@ use crate::error::Failure;
 use crate::members::encode;
 use crate::row::{Defect, Move, ReadyKey, Referred, TaskRow, delete_ready, moves};
 use crate::server::Flavor;
-use crate::sql::{guard, list, value, within};
+use crate::sql::{guard, guard_and, list, value, within};
 
 /// What the core said of the rows that were looked at.
 #[derive(Default)]
@@ -26,7 +26,6 @@ pub(super) struct Judged {
 }
 
 /// What writes a claim.
-#[derive(Default)]
 pub(super) struct Statements {
     pub(super) sql: Vec<String>,
     /// The statement that reads the payloads which are still to be read.
@@ -83,7 +82,7 @@ impl Judged {
         now: Timestamp,
         asked: &[String],
     ) -> Statements {
-        let Statements { mut sql, mut bodies, mut answer } = Statements::default();
+        let (mut sql, mut bodies, mut answer) = (Vec::new(), None, None);
         if !self.runs.is_empty() {
             let mut keys: Vec<_> = self.runs.iter().map(|taken| taken.key).collect();
             keys.sort_unstable_by_key(|key| key.task);
@@ -98,13 +97,13 @@ impl Judged {
                 within("id", &ids)
             ));
             // The count of rows changed must be the count of rows taken.
-            let mut counted = guard(keys.len());
             // Not where something ends, which still waits here.
-            if self.ends.is_empty() && !asked.is_empty() {
+            if flavor.counts_beside_reads() && self.ends.is_empty() && !asked.is_empty() {
                 answer = Some((sql.len(), 1));
-                counted = format!("{counted},{}", asked.join(","));
+                sql.push(guard_and(keys.len(), asked));
+            } else {
+                sql.push(guard(keys.len()));
             }
-            sql.push(counted);
             sql.push(format!(
                 "INSERT INTO queue_claim (id, session_id, created_at, members) VALUES ({claim}, {}, {started}, {})",
                 request.session,

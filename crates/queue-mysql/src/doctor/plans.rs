@@ -89,7 +89,7 @@ impl Step {
         let table = self.table_in(statement);
         let (_, indexes) = GROWING.iter().find(|(growing, _)| *growing == table)?;
         let walks = self.access.eq_ignore_ascii_case("ALL") || self.access.eq_ignore_ascii_case("index");
-        let matters = locks(statement) || self.rows > few_rows;
+        let matters = locks(statement, &self.table) || self.rows > few_rows;
         let fault = if walks && matters {
             Fault::Scan
         } else if !self.key.is_empty() && !indexes.contains(&self.key.as_str()) {
@@ -107,8 +107,11 @@ impl Step {
     }
 }
 
-/// Whether a statement locks the rows that it comes across, so that it would wait for others.
-fn locks(statement: &str) -> bool {
+/// Whether a statement locks the rows of this table that it comes across, so that it would wait for others.
+fn locks(statement: &str, table: &str) -> bool {
+    if let Some((_, only)) = statement.split_once(" FOR SHARE OF ") {
+        return only == table;
+    }
     ["UPDATE", "DELETE"].iter().any(|verb| statement.starts_with(verb))
         || ["FOR UPDATE", "FOR SHARE", "LOCK IN SHARE MODE"].iter().any(|words| statement.contains(words))
 }
@@ -176,7 +179,7 @@ fn finding(fault: Fault, step: &Step, template: &str) -> Finding {
         Fault::Sort => format!("sorts rows of {table}"),
     };
     let advice = format!("ANALYZE TABLE {table}; when that does not help, report it with the server's version");
-    if locks(template) {
+    if locks(template, &step.table) {
         let told = format!("a statement that locks rows {what}, and would wait for others: {}", short(template));
         return Finding::fail(CHECK, told, advice);
     }
@@ -228,5 +231,8 @@ mod tests {
         let read = finding(Fault::WrongIndex, &step("t", "ref", "x", ""), "SELECT 1 FROM queue_task AS t WHERE x = 1");
         assert_eq!((read.level, short(&"x".repeat(101)).chars().count()), (Level::Warn, 101));
         assert!(finding(Fault::Sort, &step("t", "", "", ""), sql).detail.contains("sorts rows"));
+        let one = "SELECT 1 FROM queue_session AS s JOIN queue_task AS t ON t.id = s.id FOR SHARE OF s";
+        assert_eq!(walk.fault(one, 9), None, "it locks no task");
+        assert_eq!(walk.fault(&one.replace("OF s", "OF t"), 9), Some(Fault::Scan));
     }
 }

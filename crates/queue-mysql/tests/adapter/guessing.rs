@@ -1,5 +1,7 @@
 //! A claim locks on a guess, in the same round trip as its look at the lanes. What another process has done since must count.
 
+use std::time::Duration;
+
 use queue_core::admin::{Action, Pause, Selection};
 use queue_core::{
     NewTask, Nonce, Payload, Priority, QueueName, SessionId, TaskAdmin as _, TaskId, TaskSpec, TaskStore as _,
@@ -7,6 +9,8 @@ use queue_core::{
 };
 use queue_mysql::MySqlStore;
 use queue_testkit::conformance::Fixture as _;
+
+use sqlx::{Connection as _, Executor as _};
 
 use super::support::{Database, MARIADB, MYSQL};
 use super::{TYPE, claim, session};
@@ -69,6 +73,36 @@ async fn a_task_that_was_cancelled_is_not_run(variable: &str) {
     assert_eq!(ids(&database, session, 2, 2).await, tasks[1..3]);
 }
 
+/// From its look on, the session cannot be fenced before the claim is committed.
+async fn the_session_is_held(variable: &str) {
+    let (database, other, session, tasks) = guessing(variable).await;
+    let (mut user, mut reaper) = (database.user().await, database.user().await);
+    // The claim waits where it writes its own row.
+    let mut held = user.begin().await.unwrap();
+    let taken = format!("INSERT INTO queue_claim (id, session_id, created_at, members) VALUES (2, {session}, 0, '')");
+    held.execute(sqlx::AssertSqlSafe(taken)).await.unwrap();
+    let fence = format!("SELECT 1 FROM queue_session WHERE id = {session} FOR UPDATE NOWAIT");
+    let mut is_held = async || reaper.execute(sqlx::AssertSqlSafe(fence.clone())).await.is_err();
+    assert!(!is_held().await);
+    let watch = async {
+        for _ in 0..200 {
+            if is_held().await {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        false
+    };
+    let (claimed, was_held) = tokio::join!(ids(&database, session, 2, 2), async {
+        let was_held = watch.await;
+        held.rollback().await.unwrap();
+        was_held
+    });
+    assert!(was_held, "the session's row was free while the claim was under way");
+    assert_eq!(claimed, tasks[..2]);
+    drop(other);
+}
+
 macro_rules! on_both {
     ($($name:ident)+) => {
         mod mysql {
@@ -85,4 +119,5 @@ on_both! {
     a_paused_queue_is_left_alone
     another_queue_gets_its_share
     a_task_that_was_cancelled_is_not_run
+    the_session_is_held
 }

@@ -6,7 +6,7 @@ use queue_core::{Budget, Priority, TaskId, TaskStore as _};
 use queue_testkit::conformance::Fixture as _;
 
 use crate::new_tasks;
-use crate::support::{Database, MARIADB, MYSQL};
+use crate::support::{Database, MARIADB, MYSQL, OCEANBASE};
 
 /// More than one call looks at in one lane.
 const WAITING: u32 = 5_200;
@@ -19,6 +19,11 @@ async fn many_lanes_and_a_long_one_are_swept_once() {
 #[tokio::test]
 async fn many_lanes_and_a_long_one_are_swept_once_on_mariadb() {
     sweep_much(MARIADB).await;
+}
+
+#[tokio::test]
+async fn many_lanes_and_a_long_one_are_swept_once_on_oceanbase() {
+    sweep_much(OCEANBASE).await;
 }
 
 /// A lane of [`WAITING`] tasks, the last of them spent, and forty lanes with three spent tasks each.
@@ -60,4 +65,28 @@ async fn sweep_much(variable: &str) {
     dead.sort_unstable();
     assert_eq!(ended, dead);
     assert_eq!(store.expire(5).await.unwrap().ended, []);
+}
+
+/// What one call looks at is shared by the lanes, and nothing of it is looked at again.
+#[tokio::test]
+async fn long_lanes_are_swept_side_by_side() {
+    let database = Database::fresh(MYSQL).await;
+    let store = database.store();
+    for priority in [1, 2] {
+        for part in 0..8 {
+            let mut batch = new_tasks(store, 750).await.to_vec();
+            batch.iter_mut().for_each(|task| task.spec.priority = Priority::new(priority));
+            if part == 0 {
+                batch[0].spec.budget = Budget::of(Duration::ZERO);
+            }
+            store.enqueue(batch.into()).await.unwrap();
+        }
+    }
+    let first = store.expire(100).await.unwrap();
+    assert_eq!((first.ended.len(), first.finished), (2, false));
+    let mut calls = 1;
+    while !store.expire(100).await.unwrap().finished {
+        calls += 1;
+    }
+    assert_eq!(calls, 2, "12,000 rows and 5,000 with each call");
 }

@@ -25,11 +25,21 @@ pub(crate) struct Reaper {
     seen: Option<(StoreTime, Duration)>,
     /// Nothing is reaped before: the clock jumped, or another server answers.
     not_before: Duration,
+    sweeping: Sweeping,
+}
+
+/// How far this pool has come with its sweep.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sweeping {
+    /// It is not finished.
+    goes_on: bool,
+    /// Ticks that the last one took, or takes until now.
+    ticks: u32,
 }
 
 impl Reaper {
     pub(crate) fn new(config: Arc<Config>, board: Arc<Board>) -> Self {
-        Self { config, board, seen: None, not_before: Duration::ZERO }
+        Self { config, board, seen: None, not_before: Duration::ZERO, sweeping: Sweeping::default() }
     }
 
     /// Ticks every third of the lease until told to stop.
@@ -53,14 +63,23 @@ impl Reaper {
             self.fence().await?;
             self.recover().await?;
         }
-        if is_first || !self.is_its_turn() { Ok(()) } else { self.sweep().await }
+        // A pool that starts has enough to do, and many may start together.
+        if is_first || !self.is_its_turn() {
+            return Ok(());
+        }
+        let ticks = if self.sweeping.goes_on { self.sweeping.ticks + 1 } else { 1 };
+        self.sweeping = Sweeping { goes_on: true, ticks };
+        self.sweeping.goes_on = !self.sweep().await?;
+        Ok(())
     }
 
     /// Whether this pool is the one to sweep at this tick. A sweep reads all that is due, so it falls by lot to one of the pools that are
-    /// alive: together they sweep as often as one alone. Not by their number, or those that start together would sweep together.
+    /// alive, and more rarely where it takes several ticks: together they read about as much as one alone. By lot and not in turn,
+    /// or those that start together would sweep together.
     fn is_its_turn(&self) -> bool {
         let live_sessions = self.board.live_sessions();
-        live_sessions <= 1 || self.config.entropy.next_u64().is_multiple_of(live_sessions.into())
+        let lots = u64::from(live_sessions) * u64::from(self.sweeping.ticks.max(1));
+        self.sweeping.goes_on || live_sessions <= 1 || self.config.entropy.next_u64().is_multiple_of(lots)
     }
 
     /// Whether leases may be judged by the store's clock. The first look only takes note.
@@ -141,8 +160,8 @@ impl Reaper {
         Ok(applied)
     }
 
-    /// Fails what waits past its budget.
-    async fn sweep(&self) -> Result<(), StoreError> {
+    /// Fails what waits past its budget. Returns whether all that is due was looked at.
+    async fn sweep(&self) -> Result<bool, StoreError> {
         let config = &self.config;
         let limit = config.store.limits().batch_max;
         for _ in 0..ROUNDS_MAX {
@@ -151,10 +170,10 @@ impl Reaper {
                 self.processed(&ended.task_type, ended.reason.as_str());
             }
             if swept.finished {
-                break;
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn processed(&self, task_type: &TaskType, outcome: &'static str) {

@@ -87,21 +87,22 @@ async fn what_waits_past_its_budget_is_failed_whatever_its_type() {
     running.shutdown(secs(9)).await.unwrap();
 }
 
-/// How often so many pools looked for lost sessions and how often they swept, all together, in ten minutes.
-async fn looks_and_sweeps_of(pools: usize) -> (u64, u64) {
+/// How often so many pools looked for lost sessions and how often they swept, all together, in ten minutes, where a sweep is done at
+/// its so many-th try.
+async fn looks_and_sweeps_of(pools: usize, tries: u64) -> (u64, u64) {
     let world = World::new();
     let (looks, sweeps) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let mut running = Vec::new();
     for _ in 0..pools {
         let (looks, sweeps) = (Arc::clone(&looks), Arc::clone(&sweeps));
-        let store = faulty(&world.store, move |call, _| {
-            let count = match call {
-                Call::FenceExpired => &looks,
-                Call::Expire => &sweeps,
+        let store = faulty(&world.store, move |call, nth| {
+            let (count, fails) = match call {
+                Call::FenceExpired => (&looks, false),
+                Call::Expire => (&sweeps, nth % tries != 0),
                 _ => return None,
             };
             count.fetch_add(1, Ordering::Relaxed);
-            None
+            fails.then_some(Fault::Unavailable)
         });
         running.push(world.pool_over(store).on("a", async |_| Ok(())).start().await.unwrap());
     }
@@ -116,9 +117,21 @@ async fn looks_and_sweeps_of(pools: usize) -> (u64, u64) {
 
 #[tokio::test(start_paused = true)]
 async fn many_pools_sweep_no_more_often_than_one() {
-    let (looks, alone) = looks_and_sweeps_of(1).await;
+    let (looks, alone) = looks_and_sweeps_of(1, 1).await;
     assert!(alone >= 60 && looks == alone, "{looks} looks, {alone} sweeps");
-    let (looks, together) = looks_and_sweeps_of(8).await;
+    let (looks, together) = looks_and_sweeps_of(8, 1).await;
     assert!(looks >= 8 * 60, "{looks} looks");
     assert!((alone / 2..=alone * 3 / 2).contains(&together), "{together} sweeps, {alone} alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_that_takes_long_is_gone_on_with_and_begun_more_rarely() {
+    let (looks, alone) = looks_and_sweeps_of(1, 10).await;
+    assert_eq!(looks, alone);
+    // It is gone on with at each tick.
+    let (looks, together) = looks_and_sweeps_of(2, u64::MAX).await;
+    assert!(together > looks * 3 / 4, "{together} tries, {looks} looks");
+    // Each of them learns how long it takes by its first; if they began as often again, half of them would be at it at any time.
+    let (_, together) = looks_and_sweeps_of(8, 10).await;
+    assert!((alone..alone * 3).contains(&together), "{together} tries, {alone} alone");
 }
