@@ -42,7 +42,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often the dispatcher steps back, at most, to let handlers that end at once be gathered into one trip.
 const GATHER_MAX: usize = 16;
 
-/// What comes back to the dispatcher.
+/// What comes back to the dispatcher. Each run holds room for one, so what is large and rare is boxed.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A run is over.
@@ -50,9 +50,9 @@ pub(crate) enum Event {
     /// A handler that outlived its run has ended.
     Vacated(usize),
     /// A trip is back.
-    Trip(Trip),
+    Trip(Box<Trip>),
     /// A claim whose acknowledgement was lost was asked about.
-    Resolved(Ask, Result<Resolved, StoreError>),
+    Resolved(Box<Ask>, Result<Resolved, StoreError>),
     /// Progress of the tasks in these slots was written, or was not.
     Flushed(Vec<usize>, Option<StoreError>),
     /// Whether anything is left to do.
@@ -307,8 +307,8 @@ impl Dispatcher {
         match event {
             Event::Finished(finished) => self.finished(finished),
             Event::Vacated(slot) => self.slots.vacate(slot),
-            Event::Trip(trip) => self.trip_returned(trip, now),
-            Event::Resolved(ask, answer) => self.resolved(ask, answer, now),
+            Event::Trip(trip) => self.trip_returned(*trip, now),
+            Event::Resolved(ask, answer) => self.resolved(*ask, answer, now),
             Event::Flushed(slots, error) => self.flushed(&slots, error),
             Event::Busy(answer) => self.busy(answer, now),
         }

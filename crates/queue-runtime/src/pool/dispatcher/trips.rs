@@ -247,7 +247,7 @@ impl Dispatcher {
             Box::pin(async move {
                 let trip = travel(&config, batch, ask, request).await;
                 // When nobody listens any more the pool is gone, and its session with it.
-                let _ = events.send(Event::Trip(trip)).await;
+                let _ = events.send(Event::Trip(Box::new(trip))).await;
             }),
         );
     }
@@ -273,7 +273,7 @@ impl Dispatcher {
                 Box::pin(async move {
                     let call = config.store.resolve_claim(ask.session, ask.claim);
                     let answer = call::bounded(&*config.clock, config.call_limit(), call).await;
-                    let _ = events.send(Event::Resolved(ask, answer)).await;
+                    let _ = events.send(Event::Resolved(Box::new(ask), answer)).await;
                 }),
             );
         }
