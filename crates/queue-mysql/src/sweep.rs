@@ -28,16 +28,16 @@ const LANES_MAX: usize = 16;
 /// over all that was removed at their heads and is not purged yet.
 type Pass = Vec<(Lane, Origin)>;
 
-/// Where the sweep goes on; at the beginning when `None`.
+/// What is left of the pass; the next one begins when nothing is.
 #[derive(Debug, Default)]
-pub(crate) struct Sweep(Mutex<Option<Pass>>);
+pub(crate) struct Sweep(Mutex<Pass>);
 
 impl Sweep {
-    fn pass(&self) -> Option<Pass> {
+    fn pass(&self) -> Pass {
         lock(&self.0).clone()
     }
 
-    fn go_on(&self, pass: Option<Pass>) {
+    fn go_on(&self, pass: Pass) {
         *lock(&self.0) = pass;
     }
 }
@@ -53,14 +53,14 @@ impl Operation for Expire {
 
     async fn attempt(&mut self, inner: &Inner, conn: &mut Conn) -> Result<Swept, Failure> {
         let now = clock(conn).await?;
-        let pass = match inner.sweep.pass() {
-            Some(pass) => pass,
-            None => begin(conn, now).await?,
-        };
+        let mut pass = inner.sweep.pass();
+        if pass.is_empty() {
+            pass = begin(conn, now).await?;
+        }
         let (spent, rest) = spent(conn, pass, now, self.limit).await?;
         let ended = expire(inner, conn, &spent, now).await?;
         let finished = rest.is_empty();
-        inner.sweep.go_on((!finished).then_some(rest));
+        inner.sweep.go_on(rest);
         Ok(Swept { ended, finished })
     }
 }

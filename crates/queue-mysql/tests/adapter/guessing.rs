@@ -9,7 +9,6 @@ use queue_core::{
 };
 use queue_mysql::MySqlStore;
 use queue_testkit::conformance::Fixture as _;
-
 use sqlx::{Connection as _, Executor as _};
 
 use super::support::{Database, MARIADB, MYSQL};
@@ -75,7 +74,7 @@ async fn a_task_that_was_cancelled_is_not_run(variable: &str) {
 
 /// From its look on, the session cannot be fenced before the claim is committed.
 async fn the_session_is_held(variable: &str) {
-    let (database, other, session, tasks) = guessing(variable).await;
+    let (database, _other, session, tasks) = guessing(variable).await;
     let (mut user, mut reaper) = (database.user().await, database.user().await);
     // The claim waits where it writes its own row.
     let mut held = user.begin().await.unwrap();
@@ -100,7 +99,6 @@ async fn the_session_is_held(variable: &str) {
     });
     assert!(was_held, "the session's row was free while the claim was under way");
     assert_eq!(claimed, tasks[..2]);
-    drop(other);
 }
 
 macro_rules! on_both {
