@@ -36,6 +36,7 @@ use super::listener::Afar;
 use super::pace::{Pace, Poll, Trouble};
 use super::pruner::Workload;
 use super::report::Report;
+use super::runners::Runners;
 
 /// How often progress is written and handlers are looked after.
 const TICK: Duration = Duration::from_secs(1);
@@ -121,7 +122,8 @@ pub(crate) enum Control {
 pub(crate) struct Dispatcher {
     config: Arc<Config>,
     board: Arc<Board>,
-    executor: Arc<Executor>,
+    runners: Runners,
+    events: mpsc::Sender<Event>,
     orders: watch::Sender<Orders>,
     /// For the pruner.
     workload: watch::Sender<Workload>,
@@ -198,13 +200,14 @@ impl Dispatcher {
         let (limits, now) = (config.store.limits(), config.clock.monotonic());
         let types = config.handlers.len();
         let all_limited = config.handlers.iter().all(|one| one.limits.concurrency.is_some());
-        let executor = Executor { config: Arc::clone(&config), board: Arc::clone(&board), events };
+        let executor = Executor { config: Arc::clone(&config), board: Arc::clone(&board), events: events.clone() };
         Self {
             scope: config.scope(),
             all_limited,
             batch_max: limits.batch_max.max(1),
             batch_bytes_max: limits.batch_bytes_max,
-            executor: Arc::new(executor),
+            runners: Runners::new(Arc::new(executor)),
+            events,
             board,
             orders,
             workload,
@@ -271,7 +274,7 @@ impl Dispatcher {
                 }
                 () = board.changed.notified() => self.news(clock.monotonic()),
                 count = events.recv_many(&mut gathered, 256) => {
-                    debug_assert!(count > 0, "the executor holds a sender");
+                    debug_assert!(count > 0, "the dispatcher holds a sender");
                 }
                 () = woken.as_mut() => {
                     rearm(woken.as_mut(), &wake);

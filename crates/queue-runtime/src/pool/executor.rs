@@ -61,19 +61,15 @@ pub(crate) struct Executor {
 }
 
 impl Executor {
-    /// Starts a run of its own.
-    pub(crate) fn start(self: &Arc<Self>, job: Job) {
+    /// One run, to its end.
+    pub(crate) async fn run(&self, job: Job) {
         let task = &job.handle.task;
         let span =
             tracing::info_span!("task", id = task.id.get(), r#type = task.task_type.as_str(), attempt = task.attempt);
-        let run = Arc::clone(self).run(job);
-        // A disabled span is not worth the wrapper around every poll.
-        let future: crate::ports::Detached =
-            if span.is_disabled() { Box::pin(run) } else { Box::pin(run.instrument(span)) };
-        self.config.spawn.spawn("task", future);
+        self.attempt(job).instrument(span).await;
     }
 
-    async fn run(self: Arc<Self>, job: Job) {
+    async fn attempt(&self, job: Job) {
         let Job { slot, place, payload, handle, limit } = job;
         let handler = &self.config.handlers.at(place).handler;
         let started = catch_unwind(AssertUnwindSafe(|| handler.run(payload, Arc::clone(&handle))));

@@ -73,6 +73,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// How much of what it ran has not ended.
+    pub(crate) fn alive(&self) -> usize {
+        self.running.lock().unwrap().iter().filter(|one| !one.is_finished()).count()
+    }
+
     /// As SIGKILL does it.
     pub(crate) fn kill(&self) {
         for one in self.running.lock().unwrap().drain(..) {

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use queue_core::{FailureReason, Status};
+use queue_runtime::ports::Ports;
 use queue_runtime::{Ctx, Limits, Pool, Queue, StartError, Task, TaskType};
 use queue_testkit::MemoryStore;
 use serde::{Deserialize, Serialize};
 
-use crate::faulty::{Call, Fault, faulty};
+use crate::faulty::{Call, Fault, Process, faulty};
 use crate::support::{Count, CountsDrop, Heard, On, World, ms, secs};
 
 #[tokio::test(start_paused = true)]
@@ -78,6 +79,20 @@ async fn claiming_stops_at_once_and_what_waits_is_given_back() {
     assert_eq!((report.completed, report.released), (41, 1), "{report:?}");
     assert_eq!(world.task(second).await.state.attempt, 0);
     assert_eq!(world.task(third).await.state.fence.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_pool_runs_on_after_its_end() {
+    let world = World::new();
+    let process = Arc::new(Process::default());
+    let ports = Ports { spawn: process.clone(), ..world.ports() };
+    for _ in 0..40 {
+        world.enqueue("a", |_| {}).await;
+    }
+    let report = world.pool().ports(ports).concurrency(4).on("a", async |_| Ok(())).drain().await.unwrap();
+    assert_eq!(report.completed, 40);
+    tokio::time::sleep(ms(1)).await;
+    assert_eq!(process.alive(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,7 +225,8 @@ async fn a_blocking_handler_completes() {
 #[tokio::test]
 async fn it_returns_by_its_deadline_though_a_blocking_handler_will_not() {
     let (queue, pool) = real();
-    let end = Arc::new(AtomicBool::new(false));
+    let (end, process) = (Arc::new(AtomicBool::new(false)), Arc::new(Process::default()));
+    let pool = pool.ports(Ports { spawn: process.clone(), ..Ports::system() });
     let task = queue.enqueue(&Block).await.unwrap().id();
     let running = pool.handle_blocking(blocks_until(&end)).start().await.unwrap();
     let status = async || queue.get(task).await.unwrap().unwrap().state.status;
@@ -219,6 +235,7 @@ async fn it_returns_by_its_deadline_though_a_blocking_handler_will_not() {
     assert_eq!((report.released, report.still_running), (1, 1), "{report:?}");
     assert_eq!(status().await, Status::Queued);
     end.store(true, Ordering::Release);
+    eventually("nothing of the pool runs on", async || process.alive() == 0).await;
 }
 
 /// Both of the runtime's threads are busy with handlers that never yield: the heartbeat lives on a thread of its own.

@@ -152,7 +152,7 @@ impl Dispatcher {
             return;
         }
         self.slots.occupy(slot, now, limit);
-        self.executor.start(Job { slot, place, payload, handle, limit });
+        self.runners.start(Job { slot, place, payload, handle, limit });
     }
 
     /// A handler has ended, or is given up by its executor.
@@ -315,7 +315,7 @@ impl Dispatcher {
         }
         self.flushing = true;
         self.calls += 1;
-        let (config, events) = (Arc::clone(&self.config), self.executor.events.clone());
+        let (config, events) = (Arc::clone(&self.config), self.events.clone());
         self.config.spawn.spawn(
             "progress",
             Box::pin(async move {

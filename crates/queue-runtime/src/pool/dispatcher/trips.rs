@@ -241,7 +241,7 @@ impl Dispatcher {
             scope: self.scope.clone(),
             capacity: self.capacity_of(ask),
         });
-        let (config, events) = (Arc::clone(&self.config), self.executor.events.clone());
+        let (config, events) = (Arc::clone(&self.config), self.events.clone());
         self.config.spawn.spawn(
             "trip",
             Box::pin(async move {
@@ -267,7 +267,7 @@ impl Dispatcher {
     pub(super) fn resolve_doubts(&mut self) {
         for ask in std::mem::take(&mut self.doubts) {
             self.calls += 1;
-            let (config, events) = (Arc::clone(&self.config), self.executor.events.clone());
+            let (config, events) = (Arc::clone(&self.config), self.events.clone());
             self.config.spawn.spawn(
                 "resolve",
                 Box::pin(async move {
@@ -286,7 +286,7 @@ impl Dispatcher {
         }
         self.ask_busy = false;
         self.calls += 1;
-        let (config, events, scope) = (Arc::clone(&self.config), self.executor.events.clone(), self.scope.clone());
+        let (config, events, scope) = (Arc::clone(&self.config), self.events.clone(), self.scope.clone());
         self.config.spawn.spawn(
             "busy",
             Box::pin(async move {
