@@ -23,6 +23,9 @@ const HEAD_MICROS: i64 = 1_000_000;
 const COLUMNS: &str = "t.type_id, t.queue_id, t.priority_rank, t.status, t.reason, t.attempt, t.max_attempts, t.losses, t.claims, \
      t.claim_id, t.started_at, t.completed_at";
 
+/// Holds the session's row, and says whether it is alive.
+const ALIVE: &str = "SELECT fenced_at IS NULL FROM queue_session WHERE id = 1 LOCK IN SHARE MODE";
+
 /// What is to be done.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
@@ -126,7 +129,7 @@ async fn check(server: &Server, variant: &Variant, load: Load, shared: &Shared) 
         Finished::None | Finished::Delete => "-1",
     };
     let sql = format!(
-        "SELECT (SELECT COUNT(*) FROM queue_task WHERE status = 2), {ended}, (SELECT COUNT(*) FROM queue_ready), \
+        "SELECT (SELECT COUNT(*) FROM queue_task WHERE status = 2), {ended}, (SELECT COUNT(*) FROM queue_ready WHERE task_id > 0), \
          (SELECT COUNT(*) FROM queue_claim)"
     );
     let row = server.connect().await?.run([sql]).await?.remove(0).remove(0);
@@ -194,7 +197,7 @@ impl Worker {
 
     /// Settles what is held and claims the next batch. Whether anything was done.
     async fn trip(&mut self) -> sqlx::Result<bool> {
-        let claim = self.variant.claim;
+        let looks_apart = self.variant.claim == Claim::FourTrips;
         let did = self.held.is_some();
         let mut first = self.settle();
         if self.variant.apart && did {
@@ -203,44 +206,35 @@ impl Worker {
             self.held = None;
         }
         let begin = "START TRANSACTION".to_owned();
-        let alive = "SELECT fenced_at IS NULL FROM queue_session WHERE id = 1 LOCK IN SHARE MODE".to_owned();
-        let is_open = !first.is_empty() || claim != Claim::Ours;
+        let is_open = !first.is_empty() || !looks_apart;
         if is_open && first.is_empty() {
             first.push(begin.clone());
         }
-        if is_open {
-            first.push(alive.clone());
-        }
-        first.push(self.survey());
-        if claim != Claim::Ours {
+        first.extend(self.look(is_open));
+        if !looks_apart {
             first.push(self.lock());
+            let mut replies = self.conn.run(first).await?;
+            let rows = replies.pop().unwrap_or_default();
+            let (now, _) = looked(&replies.pop().unwrap_or_default())?;
+            return Ok(self.take(rows, now).await? || did);
         }
-        let mut replies = self.conn.run(first).await?;
-        if claim == Claim::Ours {
-            let (now, due) = surveyed(&replies.pop().unwrap_or_default())?;
-            if due.is_none_or(|due| due > now) {
-                if is_open {
-                    self.conn.run(["COMMIT"]).await?;
-                    self.held = None;
-                }
-                return Ok(did);
+        let (now, due) = looked(&self.conn.run(first).await?.pop().unwrap_or_default())?;
+        if due > now {
+            if is_open {
+                self.conn.run(["COMMIT"]).await?;
+                self.held = None;
             }
-            let lock = self.lock();
-            replies = self.conn.run(if is_open { vec![lock] } else { vec![begin, alive, lock] }).await?;
-            replies.insert(0, Vec::new());
-            self.take(&mut replies, now).await
-        } else {
-            let survey = replies.len() - 2;
-            let (now, _) = surveyed(&replies[survey])?;
-            self.take(&mut replies, now).await
+            return Ok(did);
         }
-        .map(|took| took || did)
+        let lock = self.lock();
+        let locked = if is_open { vec![lock] } else { vec![begin, ALIVE.to_owned(), lock] };
+        let rows = self.conn.run(locked).await?.pop().unwrap_or_default();
+        Ok(self.take(rows, now).await? || did)
     }
 
-    /// Takes the rows that the last reply names, and commits.
-    async fn take(&mut self, replies: &mut Vec<Vec<MySqlRow>>, now: i64) -> sqlx::Result<bool> {
-        let claim = self.variant.claim;
-        let mut rows = replies.pop().unwrap_or_default();
+    /// Takes these rows and commits.
+    async fn take(&mut self, mut rows: Vec<MySqlRow>, now: i64) -> sqlx::Result<bool> {
+        let reads_apart = self.reads_apart();
         if rows.is_empty() {
             self.conn.run(["COMMIT"]).await?;
             self.held = None;
@@ -257,10 +251,13 @@ impl Worker {
         self.claims += 1;
         // As random as the store's.
         let id = (self.conn.number << 32 | self.claims).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mut sql = self.taking(id, now, &keys, &ids);
-        let reads_here =
-            matches!(claim, Claim::Ours | Claim::Early | Claim::LateCommit) && self.variant.place != Place::Ready;
-        if reads_here {
+        let next = format!(
+            "(SELECT run_at FROM queue_ready FORCE INDEX (PRIMARY) WHERE {LANE}{} ORDER BY run_at, task_id LIMIT 1)",
+            after("", keys.last().copied())
+        );
+        let commits_apart = matches!(self.variant.claim, Claim::FourTrips | Claim::ThreeTrips);
+        let mut sql = self.taking(id, now, &keys, &ids, (!commits_apart).then_some(&*next));
+        if reads_apart {
             sql.push(format!(
                 "SELECT t.run_at, t.id, {COLUMNS}, t.deadline_at{} FROM queue_task AS t FORCE INDEX (PRIMARY){} WHERE {}",
                 self.fixed_columns(),
@@ -268,26 +265,17 @@ impl Worker {
                 within("t.id", &ids)
             ));
         }
-        let next = format!(
-            "SELECT MIN(run_at) FROM (SELECT run_at FROM queue_ready AS r FORCE INDEX (PRIMARY) WHERE {LANE}{} \
-             ORDER BY run_at, task_id LIMIT 1) AS ahead",
-            after(keys.last().copied())
-        );
-        if matches!(claim, Claim::Ours | Claim::Early) {
-            rows = if reads_here {
-                self.conn.run(sql).await?.pop().unwrap_or_default()
-            } else {
-                self.conn.run(sql).await?;
-                rows
-            };
-            self.conn.run([next, "COMMIT".to_owned()]).await?;
+        if !commits_apart {
+            sql.push("COMMIT".to_owned());
+        }
+        let mut replies = self.conn.run(sql).await?;
+        if commits_apart {
+            self.conn.run([format!("SELECT {next}"), "COMMIT".to_owned()]).await?;
         } else {
-            sql.extend([next, "COMMIT".to_owned()]);
-            let mut replies = self.conn.run(sql).await?;
-            if reads_here {
-                replies.truncate(replies.len() - 2);
-                rows = replies.pop().unwrap_or_default();
-            }
+            replies.pop();
+        }
+        if reads_apart {
+            rows = replies.pop().unwrap_or_default();
         }
         self.took(&rows)?;
         self.pass(&keys);
@@ -295,18 +283,23 @@ impl Worker {
         Ok(true)
     }
 
-    /// The statements that make the claim.
-    fn taking(&self, id: u64, now: i64, keys: &[(i64, u64)], ids: &[u64]) -> Vec<String> {
+    /// Whether tasks and payloads are read by a statement of their own.
+    fn reads_apart(&self) -> bool {
+        !matches!(self.variant.claim, Claim::Ours | Claim::OfReady) && self.variant.place != Place::Ready
+    }
+
+    /// The statements that make the claim, and ask for this as well.
+    fn taking(&self, id: u64, now: i64, keys: &[(i64, u64)], ids: &[u64], asked: Option<&str>) -> Vec<String> {
         let mut sql = vec![delete_ready(self.is_mariadb, keys)];
         if !self.variant.ticket {
             sql.push(format!(
-                "UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = LEAST(attempt, 65534) + 1, \
+                "UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 1, attempt = attempt + 1, \
                  claims = LEAST(claims, 4294967294) + 1, claim_id = {id}, started_at = {now} \
                  WHERE {} AND status = 0",
                 within("id", ids)
             ));
         }
-        sql.push(guard(ids.len()));
+        sql.push(guard(ids.len()) + &asked.map_or_else(String::new, |asked| format!(",{asked}")));
         let member = |task: &u64| match self.variant.ticket {
             // A ticket must also say which claim of the task it is: the task's row does not.
             true => format!("{task:016x}{:08x}", 1),
@@ -367,23 +360,37 @@ impl Worker {
         sql
     }
 
-    /// A look at the lane without locks: the clock, the session, and when the first of it is due.
-    fn survey(&self) -> String {
-        let mark = *lock(&self.shared.mark);
-        let from = match mark.passed.filter(|_| !self.variant.head) {
-            Some((passed_at, _)) => format!(
-                " AND run_at >= IF({CLOCK} - {} >= {HEAD_MICROS}, {}, LEAST({passed_at}, {CLOCK} - {YOUNG_MICROS}))",
-                mark.head_at,
-                i64::MIN + 1
-            ),
-            None => String::new(),
+    /// A look at the lanes: the clock, the session, and when the first of each is due. In a transaction it holds the session's row.
+    fn look(&self, is_open: bool) -> Vec<String> {
+        let first = |suspect: u8| {
+            format!(
+                "(SELECT r.run_at FROM queue_ready AS r FORCE INDEX (PRIMARY) WHERE r.queue_id = l.queue_id AND r.suspect = {suspect} \
+                 AND r.priority_rank = l.priority_rank ORDER BY r.queue_id, r.suspect, r.priority_rank, r.run_at LIMIT 1)"
+            )
         };
-        format!(
-            "SELECT 0, 0, {CLOCK}, (SELECT fenced_at IS NULL FROM queue_session WHERE id = 1), (SELECT MAX(id) FROM queue_type) \
-             UNION ALL SELECT 1, 0, (SELECT run_at FROM queue_ready FORCE INDEX (PRIMARY) WHERE {LANE}{from} \
-             ORDER BY queue_id, suspect, priority_rank, run_at LIMIT 1), NULL, 0 FROM queue_queue AS q \
-             WHERE q.id = 1 AND q.paused_at IS NULL"
-        )
+        let mark = *lock(&self.shared.mark);
+        // The store begins where it took all before, where a look from the head takes long.
+        let begins_later = self.load.snapshot && !self.variant.head && micros() - mark.head_at < HEAD_MICROS;
+        let ordinary = match mark.passed.filter(|_| begins_later) {
+            Some((passed_at, _)) => format!(
+                "CASE WHEN l.queue_id = 1 AND l.priority_rank = 0 THEN (SELECT MIN(run_at) FROM queue_ready WHERE {LANE} \
+                 AND run_at >= {}) ELSE {} END",
+                passed_at.min(micros() - YOUNG_MICROS),
+                first(0)
+            ),
+            None => first(0),
+        };
+        let look = format!(
+            "SELECT {CLOCK}, (SELECT MAX(id) FROM queue_type), s.fenced_at IS NULL, l.queue_id, l.priority_rank, {ordinary}, {} \
+             FROM queue_session AS s LEFT JOIN queue_queue AS q ON q.paused_at IS NULL LEFT JOIN queue_lane AS l \
+             FORCE INDEX (PRIMARY) ON l.queue_id = q.id WHERE s.id = 1",
+            first(1)
+        );
+        match is_open {
+            true if self.is_mariadb => vec![ALIVE.to_owned(), look],
+            true => vec![format!("{look} FOR SHARE OF s")],
+            false => vec![look],
+        }
     }
 
     /// The statement that locks what is due: (due, task) and, if it reads all, the task and its payload.
@@ -395,7 +402,7 @@ impl Worker {
             String::new()
         } else {
             match mark.passed.filter(|passed| passed.0 < now - YOUNG_MICROS) {
-                Some(passed) => after(Some(passed)),
+                Some(passed) => after("r.", Some(passed)),
                 None => format!(" AND r.run_at >= {}", now - YOUNG_MICROS),
             }
         };
@@ -405,8 +412,7 @@ impl Worker {
             self.load.batch
         );
         let ready = "r.run_at, r.task_id, r.type_id, r.deadline_at, r.body_bytes";
-        let reads_all = matches!(self.variant.claim, Claim::OneRead | Claim::OneReadOf);
-        let of = if self.variant.claim == Claim::OneReadOf { " OF r" } else { "" };
+        let of = if self.variant.claim == Claim::OfReady { " OF r" } else { "" };
         if self.variant.place == Place::Ready {
             let join = self.join_payload("r", "task_id");
             return format!(
@@ -415,11 +421,11 @@ impl Worker {
                 self.fixed_columns()
             );
         }
-        if !reads_all {
+        if self.reads_apart() {
             return format!("SELECT {ready} FROM queue_ready AS r FORCE INDEX (PRIMARY) {order} SKIP LOCKED");
         }
         format!(
-            "SELECT {ready}, {COLUMNS}{} FROM queue_ready AS r FORCE INDEX (PRIMARY) STRAIGHT_JOIN queue_task AS t \
+            "SELECT {ready}, {COLUMNS}{} FROM queue_ready AS r FORCE INDEX (PRIMARY) LEFT JOIN queue_task AS t \
              FORCE INDEX (PRIMARY) ON t.id = r.task_id{} {order}{of} SKIP LOCKED",
             self.fixed_columns(),
             self.join_payload("t", "id")
@@ -465,10 +471,10 @@ impl Worker {
     }
 }
 
-/// The condition that a row `r` of the lane stands behind this place.
-fn after(place: Option<(i64, u64)>) -> String {
+/// The condition that a row of the lane stands behind this place; before each column goes `of`.
+fn after(of: &str, place: Option<(i64, u64)>) -> String {
     place.map_or(String::new(), |(run_at, id)| {
-        format!(" AND (r.run_at > {run_at} OR (r.run_at = {run_at} AND r.task_id > {id}))")
+        format!(" AND ({of}run_at > {run_at} OR ({of}run_at = {run_at} AND {of}task_id > {id}))")
     })
 }
 
@@ -477,10 +483,9 @@ fn key(row: &MySqlRow) -> sqlx::Result<(i64, u64)> {
 }
 
 /// The clock, and when the first task of the lane is due.
-fn surveyed(rows: &[MySqlRow]) -> sqlx::Result<(i64, Option<i64>)> {
-    let now = rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get_unchecked(2)?;
-    let due = rows.get(1).map_or(Ok(None), |row| row.try_get_unchecked(2))?;
-    Ok((now, due))
+fn looked(rows: &[MySqlRow]) -> sqlx::Result<(i64, i64)> {
+    let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    Ok((row.try_get_unchecked(0)?, row.try_get_unchecked(5)?))
 }
 
 #[expect(

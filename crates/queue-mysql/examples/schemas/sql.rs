@@ -5,6 +5,9 @@ pub(crate) const CLOCK: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01 00:00:00'
 /// The one lane that is used here.
 pub(crate) const LANE: &str = "queue_id = 1 AND suspect = 0 AND priority_rank = 0";
 
+/// When the row at the end of a lane is due.
+pub(crate) const NEVER: i64 = i64::MAX;
+
 /// Fails the rest of the packet unless the statement before changed so many rows.
 pub(crate) fn guard(rows: usize) -> String {
     format!("SELECT (SELECT 1 UNION ALL SELECT 2 FROM DUAL WHERE ROW_COUNT() <> {rows})")

@@ -6,12 +6,15 @@ use crate::Result;
 pub(crate) const WORDS: &[(&str, &str)] = &[
     (
         "ours",
-        "as the migration has it; look, lock, take and read, commit: four round trips, with the settle in the first",
+        "as the store does it: two round trips, the settle in the first; one statement locks what waits and reads it",
     ),
-    ("early", "what waits is locked in the trip that looks: three round trips"),
-    ("late-commit", "as early, and the commit goes with the read: two round trips"),
-    ("one-read", "the statement that locks what waits also locks and reads tasks and payloads; two round trips"),
-    ("one-read-of", "the same, locking the rows of what waits alone (FOR UPDATE OF, MySQL only)"),
+    ("of-ready", "that statement locks the rows of what waits alone (FOR UPDATE OF, MySQL only)"),
+    (
+        "two-reads",
+        "what waits is locked and read by a statement each, the second in the trip that commits: two round trips",
+    ),
+    ("three-trips", "the same, and the commit has a trip of its own"),
+    ("four-trips", "the same, and the look at the lanes has a trip of its own, the settle in it"),
     ("ticket", "a claim does not update the task's row; the settle writes all"),
     ("apart", "settling has a transaction of its own"),
     ("finished-values", "the list of what has ended is written row by row, not by INSERT ... SELECT"),
@@ -35,10 +38,10 @@ pub(crate) const WORDS: &[(&str, &str)] = &[
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
     Ours,
-    Early,
-    LateCommit,
-    OneRead,
-    OneReadOf,
+    OfReady,
+    TwoReads,
+    ThreeTrips,
+    FourTrips,
 }
 
 /// How the list of what has ended is kept.
@@ -95,10 +98,10 @@ impl Variant {
         for word in name.split('+') {
             match word {
                 "ours" => {}
-                "early" => variant.claim = Claim::Early,
-                "late-commit" => variant.claim = Claim::LateCommit,
-                "one-read" => variant.claim = Claim::OneRead,
-                "one-read-of" => variant.claim = Claim::OneReadOf,
+                "of-ready" => variant.claim = Claim::OfReady,
+                "two-reads" => variant.claim = Claim::TwoReads,
+                "three-trips" => variant.claim = Claim::ThreeTrips,
+                "four-trips" => variant.claim = Claim::FourTrips,
                 "ticket" => variant.ticket = true,
                 "apart" => variant.apart = true,
                 "finished-values" => variant.finished = Finished::Values,
