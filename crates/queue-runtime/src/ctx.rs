@@ -136,7 +136,7 @@ impl<S> Ctx<S> {
         let progress = Progress::new(Percent::new(percent), message);
         #[cfg(feature = "testing")]
         if let Some(recorder) = &self.recorder {
-            recorder.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(progress.clone());
+            crate::lock::lock(recorder).push(progress.clone());
         }
         self.run.set_progress(progress);
     }

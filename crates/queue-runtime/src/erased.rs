@@ -4,11 +4,13 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use queue_core::{ClaimId, Clock, Fence, Outcome, Payload, Priority, Progress, QueueName, TaskId, TaskType, Timestamp};
 use tokio_util::sync::CancellationToken;
+
+use crate::lock::lock;
 
 /// What a run knows of its task; the payload is handed over apart.
 #[derive(Clone, Debug)]
@@ -52,12 +54,12 @@ impl RunHandle {
 
     /// Replaces the progress that waits to be written.
     pub(crate) fn set_progress(&self, progress: Progress) {
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+        *lock(&self.progress) = Some(progress);
     }
 
     /// Takes the progress that waits to be written.
     pub(crate) fn take_progress(&self) -> Option<Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).take()
+        lock(&self.progress).take()
     }
 
     /// Notes that the handler completes the task in a transaction of its own.

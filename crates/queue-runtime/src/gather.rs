@@ -7,7 +7,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use queue_core::{Enqueued, NewTask, StoreError, StoreLimits, TaskSpec};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use crate::client::Shared;
 use crate::enqueue::EnqueueError;
 use crate::ids::retell;
+use crate::lock::lock;
 use crate::write;
 
 /// Writes under way at once, at most; each takes a connection.
@@ -115,7 +116,7 @@ impl Gatherer {
     }
 
     fn buffer(&self) -> MutexGuard<'_, Buffer> {
-        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.buffer)
     }
 }
 

@@ -5,12 +5,14 @@
 
 use std::mem;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use queue_core::{Clock, Due, Enqueued, NewTask, Start, TaskSpec, WakeChannel};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+
+use crate::lock::lock;
 
 /// How long the end of an announcement is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -102,7 +104,7 @@ impl Herald {
     }
 
     fn news(&self) -> MutexGuard<'_, News> {
-        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.news)
     }
 }
 

@@ -1,11 +1,13 @@
 //! Task ids, reserved in blocks so that an enqueue costs no trip of its own for them.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use queue_core::ids::IdBlock;
 use queue_core::{StoreError, TaskId};
 use tokio::sync::Notify;
+
+use crate::lock::lock;
 
 /// The first block's size; a process that enqueues a little wastes little.
 const BLOCK_MIN: u32 = 100;
@@ -149,7 +151,7 @@ impl IdAllocator {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

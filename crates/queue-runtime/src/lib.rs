@@ -186,6 +186,7 @@ mod handler;
 mod herald;
 mod ids;
 mod limits;
+mod lock;
 mod pool;
 pub mod ports;
 mod retention;

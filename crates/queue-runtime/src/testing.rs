@@ -93,7 +93,7 @@
 
 use std::future::{Future, IntoFuture, Ready, ready};
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -113,6 +113,7 @@ use crate::ctx::{Ctx, Recorder};
 use crate::erased::{RunHandle, TaskHead};
 use crate::error::{Result, TaskError};
 use crate::handler;
+use crate::lock::lock;
 use crate::task::{self, Task};
 
 /// Runs a handler once, as a pool would: the payload is encoded and decoded, and so is the output.
@@ -253,7 +254,7 @@ impl<O: DeserializeOwned> Performed<O> {
             _ => None,
         };
         let told = |progress: &Progress| (progress.percent().get(), progress.message().unwrap_or_default().to_owned());
-        let progress = recorder.lock().unwrap_or_else(PoisonError::into_inner).iter().map(told).collect();
+        let progress = lock(recorder).iter().map(told).collect();
         Self { output, outcome, error, progress }
     }
 }

@@ -26,6 +26,8 @@ mod reaping;
 mod replaying;
 #[path = "pool/retention.rs"]
 mod retention;
+#[path = "pool/runners.rs"]
+mod runners;
 #[path = "pool/sessions.rs"]
 mod sessions;
 #[path = "pool/shutdown.rs"]

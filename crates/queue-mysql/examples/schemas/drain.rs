@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::Result;
 use crate::server::{Conn, Server};
-use crate::sql::{CLOCK, LANE, delete_by_id, delete_ready, guard, list, within};
+use crate::sql::{CLOCK, LANE, delete_by_id, delete_ready, guard, guard_and, list, within};
 use crate::tables::{FIXED, SMALL_BYTES, enqueue, make, names};
 use crate::variant::{Claim, Finished, Place, Variant};
 
@@ -23,6 +23,7 @@ const HEAD_MICROS: i64 = 1_000_000;
 const COLUMNS: &str = "t.type_id, t.queue_id, t.priority_rank, t.status, t.reason, t.attempt, t.max_attempts, t.losses, t.claims, \
      t.claim_id, t.started_at, t.completed_at";
 
+const BEGIN: &str = "START TRANSACTION";
 /// Holds the session's row, and says whether it is alive.
 const ALIVE: &str = "SELECT fenced_at IS NULL FROM queue_session WHERE id = 1 LOCK IN SHARE MODE";
 
@@ -205,10 +206,9 @@ impl Worker {
             self.conn.run(first.drain(..)).await?;
             self.held = None;
         }
-        let begin = "START TRANSACTION".to_owned();
         let is_open = !first.is_empty() || !looks_apart;
         if is_open && first.is_empty() {
-            first.push(begin.clone());
+            first.push(BEGIN.to_owned());
         }
         first.extend(self.look(is_open));
         if !looks_apart {
@@ -227,7 +227,7 @@ impl Worker {
             return Ok(did);
         }
         let lock = self.lock();
-        let locked = if is_open { vec![lock] } else { vec![begin, ALIVE.to_owned(), lock] };
+        let locked = if is_open { vec![lock] } else { vec![BEGIN.to_owned(), ALIVE.to_owned(), lock] };
         let rows = self.conn.run(locked).await?.pop().unwrap_or_default();
         Ok(self.take(rows, now).await? || did)
     }
@@ -261,7 +261,7 @@ impl Worker {
             sql.push(format!(
                 "SELECT t.run_at, t.id, {COLUMNS}, t.deadline_at{} FROM queue_task AS t FORCE INDEX (PRIMARY){} WHERE {}",
                 self.fixed_columns(),
-                self.join_payload("t", "id"),
+                self.join_payload("t.id"),
                 within("t.id", &ids)
             ));
         }
@@ -299,7 +299,7 @@ impl Worker {
                 within("id", ids)
             ));
         }
-        sql.push(guard(ids.len()) + &asked.map_or_else(String::new, |asked| format!(",{asked}")));
+        sql.push(asked.map_or_else(|| guard(ids.len()), |asked| guard_and(ids.len(), asked)));
         let member = |task: &u64| match self.variant.ticket {
             // A ticket must also say which claim of the task it is: the task's row does not.
             true => format!("{task:016x}{:08x}", 1),
@@ -318,7 +318,7 @@ impl Worker {
     /// The statements that settle what is held, in a transaction that they begin.
     fn settle(&self) -> Vec<String> {
         let Some((claim, started_at, ids)) = &self.held else { return Vec::new() };
-        let mut sql = vec!["START TRANSACTION".to_owned(), format!("SET @queue_now = {CLOCK}")];
+        let mut sql = vec![BEGIN.to_owned(), format!("SET @queue_now = {CLOCK}")];
         let within_ids = within("id", ids);
         let and = format!(" AND status = 1 AND claim_id = {claim}");
         if self.variant.finished == Finished::Delete {
@@ -327,7 +327,7 @@ impl Worker {
             sql.push(delete_by_id(self.is_mariadb, "queue_payload", "task_id", ids, ""));
         } else if self.variant.ticket {
             sql.push(format!(
-                "UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 2, attempt = LEAST(attempt, 65534) + 1, \
+                "UPDATE queue_task FORCE INDEX (PRIMARY) SET status = 2, attempt = attempt + 1, \
                  claims = 1, claim_id = {claim}, started_at = {started_at}, completed_at = @queue_now WHERE {within_ids} \
                  AND status = 0 AND claims = 0"
             ));
@@ -369,8 +369,8 @@ impl Worker {
             )
         };
         let mark = *lock(&self.shared.mark);
-        // The store begins where it took all before, where a look from the head takes long.
-        let begins_later = self.load.snapshot && !self.variant.head && micros() - mark.head_at < HEAD_MICROS;
+        // Where all before was taken, for a second after a look at the head.
+        let begins_later = !self.variant.head && micros() - mark.head_at < HEAD_MICROS;
         let ordinary = match mark.passed.filter(|_| begins_later) {
             Some((passed_at, _)) => format!(
                 "CASE WHEN l.queue_id = 1 AND l.priority_rank = 0 THEN (SELECT MIN(run_at) FROM queue_ready WHERE {LANE} \
@@ -396,7 +396,7 @@ impl Worker {
     /// The statement that locks what is due: (due, task) and, if it reads all, the task and its payload.
     fn lock(&self) -> String {
         let mut mark = lock(&self.shared.mark);
-        let now = if mark.passed.is_some() { micros() } else { i64::MAX };
+        let now = micros();
         let from = if self.variant.head || mark.passed.is_none() || now - mark.head_at >= HEAD_MICROS {
             mark.head_at = micros();
             String::new()
@@ -414,7 +414,7 @@ impl Worker {
         let ready = "r.run_at, r.task_id, r.type_id, r.deadline_at, r.body_bytes";
         let of = if self.variant.claim == Claim::OfReady { " OF r" } else { "" };
         if self.variant.place == Place::Ready {
-            let join = self.join_payload("r", "task_id");
+            let join = self.join_payload("r.task_id");
             return format!(
                 "SELECT {ready}, r.attempt, r.max_attempts, r.losses, r.claims{} FROM queue_ready AS r FORCE INDEX (PRIMARY){join} \
                  {order}{of} SKIP LOCKED",
@@ -428,7 +428,7 @@ impl Worker {
             "SELECT {ready}, {COLUMNS}{} FROM queue_ready AS r FORCE INDEX (PRIMARY) LEFT JOIN queue_task AS t \
              FORCE INDEX (PRIMARY) ON t.id = r.task_id{} {order}{of} SKIP LOCKED",
             self.fixed_columns(),
-            self.join_payload("t", "id")
+            self.join_payload("r.task_id")
         )
     }
 
@@ -445,12 +445,13 @@ impl Worker {
     }
 
     /// The join to payloads, which is asked for nothing where the body stands in the row.
-    fn join_payload(&self, row: &str, id: &str) -> String {
+    fn join_payload(&self, id: &str) -> String {
         let and = match self.variant.place {
-            Place::Apart => String::new(),
-            Place::Task | Place::Ready => format!(" AND {row}.small_body IS NULL"),
+            Place::Apart => "",
+            Place::Task => " AND t.small_body IS NULL",
+            Place::Ready => " AND r.small_body IS NULL",
         };
-        format!(" LEFT JOIN queue_payload AS p FORCE INDEX (PRIMARY) ON p.task_id = {row}.{id}{and}")
+        format!(" LEFT JOIN queue_payload AS p FORCE INDEX (PRIMARY) ON p.task_id = {id}{and}")
     }
 
     /// Reads the rows as a store does, and notes how many.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p queue-mysql --example schemas -- --database-url mysql://app:secret@127.0.0.1:3306 \
-//!     --variant ours,one-read,one-read+ticket --tasks 40000 --payload 100 --connections 4 --batch 250 --rounds 3
+//!     --variant ours,four-trips,ticket,ticket+finished-none --tasks 40000 --payload 100 --connections 4 --batch 250 --rounds 3
 //! ```
 //!
 //! A variant is words with `+` between them ([`Variant`]); the first one named is what the others are compared with. In each round

@@ -13,6 +13,11 @@ pub(crate) fn guard(rows: usize) -> String {
     format!("SELECT (SELECT 1 UNION ALL SELECT 2 FROM DUAL WHERE ROW_COUNT() <> {rows})")
 }
 
+/// The same, and this column beside it.
+pub(crate) fn guard_and(rows: usize, asked: &str) -> String {
+    format!("{}, {asked}", guard(rows))
+}
+
 pub(crate) fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     items.into_iter().map(|item| item.to_string()).collect::<Vec<_>>().join(",")
 }
@@ -38,19 +43,16 @@ pub(crate) fn within(column: &str, ids: &[u64]) -> String {
 
 /// Deletes what waits at these places, which rise by time and then by id.
 pub(crate) fn delete_ready(is_mariadb: bool, keys: &[(i64, u64)]) -> String {
-    if is_mariadb {
-        let rows = list(keys.iter().map(|(run_at, id)| format!("({run_at},{id})")));
-        return format!(
-            "DELETE x FROM (WITH k (run_at, task_id) AS (VALUES {rows}) SELECT * FROM k) AS k STRAIGHT_JOIN queue_ready AS x \
-             FORCE INDEX (PRIMARY) ON {LANE} AND x.run_at = k.run_at AND x.task_id = k.task_id"
-        );
-    }
     let mut runs = Vec::new();
     for keys in keys.chunk_by(|a, b| a.0 == b.0) {
         let ids: Vec<u64> = keys.iter().map(|(_, id)| *id).collect();
         runs.push(format!("run_at = {} AND {}", keys[0].0, within("task_id", &ids)));
     }
-    format!("DELETE /*+ INDEX(queue_ready PRIMARY) */ FROM queue_ready WHERE {LANE} AND ({})", runs.join(" OR "))
+    let condition = format!("{LANE} AND ({})", runs.join(" OR "));
+    match is_mariadb {
+        true => format!("DELETE x FROM queue_ready AS x FORCE INDEX (PRIMARY) WHERE {condition}"),
+        false => format!("DELETE /*+ INDEX(queue_ready PRIMARY) */ FROM queue_ready WHERE {condition}"),
+    }
 }
 
 /// Deletes rows by their one-column key.

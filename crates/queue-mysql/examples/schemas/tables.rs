@@ -38,6 +38,7 @@ pub(crate) async fn make(server: &Server, variant: &Variant) -> Result<()> {
     let lines = MIGRATION.lines().filter(|line| !line.trim_start().starts_with("--"));
     let statements = lines.collect::<Vec<_>>().join("\n");
     conn.run(statements.split(';').map(str::trim).filter(|statement| !statement.is_empty())).await?;
+    // The end of the lane. Later it would be in want of what a variant adds.
     conn.run([format!("INSERT INTO queue_ready VALUES (1, 0, 0, {NEVER}, 0, 0, NULL, 0, 0)")]).await?;
     let added = |columns: &[(&str, &str)]| {
         let columns: Vec<_> = columns.iter().map(|(name, kind)| format!("ADD COLUMN {name} {kind}")).collect();

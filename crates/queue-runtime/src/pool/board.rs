@@ -3,7 +3,7 @@
 //! The heartbeat must reach handlers without the dispatcher's help, because busy handlers can starve that. Its lock is held
 //! for moments only, never across an await, and no token fires under it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use queue_core::session::Signals;
 use queue_core::store::Reckoning;
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::erased::RunHandle;
+use crate::lock::lock;
 
 /// Why a handler shall stop; several may hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -189,8 +190,7 @@ impl Board {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing panics under the lock; were it so, what it guards would still be whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

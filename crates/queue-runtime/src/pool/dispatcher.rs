@@ -43,7 +43,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often the dispatcher steps back, at most, to let handlers that end at once be gathered into one trip.
 const GATHER_MAX: usize = 16;
 
-/// What comes back to the dispatcher. Each run holds room for one, so what is large and rare is boxed.
+/// What comes back to the dispatcher. Each runner holds room for one, so what is large and rare is boxed.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A run is over.
@@ -309,7 +309,7 @@ impl Dispatcher {
     fn take(&mut self, event: Event, now: Duration) {
         match event {
             Event::Finished(finished) => self.finished(finished),
-            Event::Vacated(slot) => self.slots.vacate(slot),
+            Event::Vacated(slot) => self.vacated(slot),
             Event::Trip(trip) => self.trip_returned(*trip, now),
             Event::Resolved(ask, answer) => self.resolved(*ask, answer, now),
             Event::Flushed(slots, error) => self.flushed(&slots, error),

@@ -62,14 +62,14 @@ pub(crate) struct Executor {
 
 impl Executor {
     /// One run, to its end.
-    pub(crate) async fn run(&self, job: Job) {
+    pub(crate) fn run(&self, job: Job) -> impl Future<Output = ()> + Send {
         let task = &job.handle.task;
         let span =
             tracing::info_span!("task", id = task.id.get(), r#type = task.task_type.as_str(), attempt = task.attempt);
-        self.attempt(job).instrument(span).await;
+        self.perform(job).instrument(span)
     }
 
-    async fn attempt(&self, job: Job) {
+    async fn perform(&self, job: Job) {
         let Job { slot, place, payload, handle, limit } = job;
         let handler = &self.config.handlers.at(place).handler;
         let started = catch_unwind(AssertUnwindSafe(|| handler.run(payload, Arc::clone(&handle))));

@@ -1,38 +1,57 @@
-//! Who runs handlers: each slot has a runner, a future that is there from the slot's first task on and takes one job after the
-//! other, so that what a run needs room for is made once and not for each.
+//! Who runs handlers: futures that stay and take one job after the other, so that what a run needs room for is made once and not
+//! for each. There are as many as handlers ever ran at once.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex};
 
+use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 
 use super::executor::{Executor, Job};
+use crate::lock::lock;
 
 /// The runners of one pool. They end with it, each as soon as the handler has ended that it runs.
 #[derive(Debug)]
 pub(crate) struct Runners {
     executor: Arc<Executor>,
-    /// By slot.
     inboxes: Vec<Arc<Inbox>>,
+    /// Those that have nothing to do; the last one that ran is the first to run again.
+    idle: Vec<usize>,
+    /// Which one runs the job of a slot.
+    of_slot: Vec<Option<usize>>,
 }
 
 impl Runners {
     pub(crate) const fn new(executor: Arc<Executor>) -> Self {
-        Self { executor, inboxes: Vec::new() }
+        Self { executor, inboxes: Vec::new(), idle: Vec::new(), of_slot: Vec::new() }
     }
 
-    /// Starts a run; the last one in its slot is over.
+    /// Starts a run. The one before it in its slot must have been [released](Self::release).
     pub(crate) fn start(&mut self, job: Job) {
         let slot = job.slot;
-        while self.inboxes.len() <= slot {
-            let inbox = Arc::new(Inbox::default());
-            let runner = work(Arc::clone(&self.executor), Arc::clone(&inbox));
-            self.executor.config.spawn.spawn("runner", Box::pin(runner));
-            self.inboxes.push(inbox);
+        let runner = self.idle.pop().unwrap_or_else(|| self.add());
+        if self.of_slot.len() <= slot {
+            self.of_slot.resize(slot + 1, None);
         }
-        self.inboxes[slot].put(Mail::Job(job));
+        self.of_slot[slot] = Some(runner);
+        self.inboxes[runner].put(Mail::Job(job));
+    }
+
+    /// The run in this slot is over: its runner may take another.
+    pub(crate) fn release(&mut self, slot: usize) {
+        self.idle.extend(self.of_slot.get_mut(slot).and_then(Option::take));
+    }
+
+    fn add(&mut self) -> usize {
+        let inbox = Arc::new(Inbox::default());
+        let runner = work(Arc::clone(&self.executor), Arc::clone(&inbox));
+        self.executor.config.spawn.spawn("runner", Box::pin(runner));
+        self.inboxes.push(inbox);
+        self.inboxes.len() - 1
     }
 }
 
+/// What has not begun does not begin any more.
 impl Drop for Runners {
     fn drop(&mut self) {
         self.inboxes.iter().for_each(|inbox| inbox.put(Mail::Over));
@@ -41,7 +60,8 @@ impl Drop for Runners {
 
 async fn work(executor: Arc<Executor>, inbox: Arc<Inbox>) {
     while let Some(job) = inbox.next().await {
-        executor.run(job).await;
+        // What handlers panic with never comes here. A subscriber of spans may panic as well, and costs no job but this one.
+        let _ = AssertUnwindSafe(executor.run(job)).catch_unwind().await;
     }
 }
 
@@ -64,24 +84,20 @@ struct Inbox {
 
 impl Inbox {
     fn put(&self, mail: Mail) {
-        *self.lock() = mail;
+        let before = std::mem::replace(&mut *lock(&self.mail), mail);
+        drop(before);
         self.filled.notify_one();
     }
 
     /// The next job; `None` when none will come.
     async fn next(&self) -> Option<Job> {
         loop {
-            let mail = std::mem::take(&mut *self.lock());
+            let mail = std::mem::take(&mut *lock(&self.mail));
             match mail {
                 Mail::Nothing => self.filled.notified().await,
                 Mail::Job(job) => return Some(job),
                 Mail::Over => return None,
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Mail> {
-        // Nothing panics under the lock; were it so, what it guards would still be whole.
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

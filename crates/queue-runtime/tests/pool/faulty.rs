@@ -69,26 +69,31 @@ impl Faults for Plan {
 /// A process: all that it runs dies with it.
 #[derive(Debug, Default)]
 pub(crate) struct Process {
-    running: Mutex<Vec<AbortHandle>>,
+    running: Mutex<Vec<(&'static str, AbortHandle)>>,
 }
 
 impl Process {
-    /// How much of what it ran has not ended.
-    pub(crate) fn alive(&self) -> usize {
-        self.running.lock().unwrap().iter().filter(|one| !one.is_finished()).count()
+    /// What of that which it ran has not ended.
+    pub(crate) fn alive(&self) -> Vec<&'static str> {
+        self.running.lock().unwrap().iter().filter(|(_, one)| !one.is_finished()).map(|(name, _)| *name).collect()
+    }
+
+    /// How much of this name it ever ran.
+    pub(crate) fn named(&self, name: &str) -> usize {
+        self.running.lock().unwrap().iter().filter(|(own, _)| *own == name).count()
     }
 
     /// As SIGKILL does it.
     pub(crate) fn kill(&self) {
-        for one in self.running.lock().unwrap().drain(..) {
+        for (_, one) in self.running.lock().unwrap().drain(..) {
             one.abort();
         }
     }
 }
 
 impl Spawn for Process {
-    fn spawn(&self, _: &'static str, future: Detached) {
-        self.running.lock().unwrap().push(tokio::spawn(future).abort_handle());
+    fn spawn(&self, name: &'static str, future: Detached) {
+        self.running.lock().unwrap().push((name, tokio::spawn(future).abort_handle()));
     }
 
     fn spawn_apart(&self, name: &'static str, future: Detached) -> io::Result<()> {

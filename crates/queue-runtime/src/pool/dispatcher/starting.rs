@@ -155,7 +155,7 @@ impl Dispatcher {
         self.runners.start(Job { slot, place, payload, handle, limit });
     }
 
-    /// A handler has ended, or is given up by its executor.
+    /// A handler has ended, or is given up by its runner.
     pub(super) fn finished(&mut self, finished: Finished) {
         let Finished { slot, ending, stops, at, completing, progress, occupied } = finished;
         let told = if occupied { self.board.stops(slot) } else { self.board.withdraw(slot) };
@@ -174,8 +174,19 @@ impl Dispatcher {
             }
         }
         if !occupied {
-            self.slots.vacate(slot);
+            self.vacate(slot);
         }
+    }
+
+    /// A handler that outlived its run has ended.
+    pub(super) fn vacated(&mut self, slot: usize) {
+        self.board.withdraw(slot);
+        self.vacate(slot);
+    }
+
+    fn vacate(&mut self, slot: usize) {
+        self.runners.release(slot);
+        self.slots.vacate(slot);
     }
 
     /// A run that will not end in time is given up: its outcome is fixed, what it comes to later is refused.

@@ -44,7 +44,7 @@ impl Stopping {
         Self {
             cancel_at,
             cancelled: false,
-            // A little after the executors drop their futures by themselves.
+            // A little after the runners drop their futures by themselves.
             give_up_at: cancel_at.saturating_add(cancel_grace + reserve / 4),
             given_up: false,
             settle_by: now.saturating_add(limit - reserve / 4),
