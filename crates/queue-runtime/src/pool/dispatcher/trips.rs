@@ -21,7 +21,7 @@ const TRIP_MIN: usize = 64;
 /// What a trip may take before another shares with it.
 const TRIP_FULL: usize = 128;
 /// Both, where other sessions keep the server busy as well: small trips side by side then cost it more than they gain.
-const TRIP_SHARED: usize = 500;
+const TRIP_SHARED: usize = 1_000;
 /// When none has left for so long, because the server is far away or something holds up the one under way, less is worth a trip.
 const TRIP_SLOW: Duration = Duration::from_millis(200);
 const TRIP_LEAST: usize = 8;
