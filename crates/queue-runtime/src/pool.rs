@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `builder`, `running`, `engine` | what users hold; starts the parts and ends them together |
 //! | `dispatcher` | owns what is held: claims, starts handlers, settles, stops; one trip to the store a batch |
-//! | `runners` | a future for each slot, which runs one job after the other |
+//! | `runners` | futures that stay and run one job after the other, as many as handlers run at once |
 //! | `executor`, `ending` | one run of one handler: panics, time limits, cancelling in two steps |
 //! | `held`, `pace`, `call` | the slots; how fast to poll and to repeat; one bounded call to the store |
 //! | `heartbeat`, `board` | renews the session on a thread of its own and stops handlers without the dispatcher's help |
