@@ -398,7 +398,7 @@ impl Worker {
         let mut mark = lock(&self.shared.mark);
         let now = micros();
         let from = if self.variant.head || mark.passed.is_none() || now - mark.head_at >= HEAD_MICROS {
-            mark.head_at = micros();
+            mark.head_at = now;
             String::new()
         } else {
             match mark.passed.filter(|passed| passed.0 < now - YOUNG_MICROS) {

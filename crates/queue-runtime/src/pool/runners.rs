@@ -84,6 +84,7 @@ struct Inbox {
 
 impl Inbox {
     fn put(&self, mail: Mail) {
+        // A job that never began is dropped after the lock, not under it.
         let before = std::mem::replace(&mut *lock(&self.mail), mail);
         drop(before);
         self.filled.notify_one();
